@@ -1,0 +1,1 @@
+//! LogStreams: the message log that one Linux server deserves.

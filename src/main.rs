@@ -1,0 +1,3 @@
+//! The `logstreams` binary.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! loadgen: drives any Kafka-protocol broker with a measured load.
+
+fn main() {}
