@@ -9,3 +9,4 @@ pub mod model;
 // Floor 1: services of the ground.
 pub mod config;
 pub mod record;
+pub mod runtime;
