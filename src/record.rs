@@ -42,3 +42,6 @@ pub use validate::{
     validate_records,
 };
 pub use view::{Header, Headers, RecordView, for_each_record};
+
+#[cfg(test)]
+mod tests;

@@ -204,19 +204,20 @@ impl ValidBatch {
 /// # Errors
 /// `NoBatch`, `LegacyMagic`, `MoreThanOneBatch`, and `Corrupt` for lengths and magic bytes that cannot be.
 pub fn only_batch(records: &[u8]) -> Result<&[u8], InvalidBatch> {
-    let (batch, behind) = first_batch(records)?.ok_or(InvalidBatch::NoBatch)?;
+    let batch = first_batch(records)?.ok_or(InvalidBatch::NoBatch)?;
+    let behind = records.get(batch.len()..).unwrap_or_default();
     match first_batch(behind) {
         Ok(None) => Ok(batch),
         Ok(Some(_)) | Err(_) => Err(InvalidBatch::MoreThanOneBatch { extra_bytes: behind.len() }),
     }
 }
 
-fn first_batch(records: &[u8]) -> Result<Option<(&[u8], &[u8])>, InvalidBatch> {
+fn first_batch(records: &[u8]) -> Result<Option<&[u8]>, InvalidBatch> {
     if let Some(magic) = legacy_magic(records) {
         return Err(InvalidBatch::LegacyMagic { magic });
     }
     match BatchHeader::decode(records) {
-        Ok(header) => Ok(records.split_at_checked(header.size_bytes())),
+        Ok(header) => Ok(records.get(..header.size_bytes())),
         Err(BatchError::Truncated { .. }) => Ok(None),
         Err(error) => Err(InvalidBatch::Corrupt(error)),
     }
