@@ -10,3 +10,5 @@ pub mod model;
 pub mod config;
 pub mod record;
 pub mod runtime;
+// Floor 2: one partition's log on disk.
+pub mod storage;
