@@ -9,3 +9,5 @@ pub mod model;
 // Floor 1: services of the ground.
 pub mod config;
 pub mod record;
+// Floor 3: neighbours that do not import each other.
+pub mod coordinator;
