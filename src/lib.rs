@@ -10,3 +10,5 @@ pub mod model;
 pub mod config;
 pub mod record;
 pub mod runtime;
+// Floor 3: neighbours that do not import each other.
+pub mod coordinator;
