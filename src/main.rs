@@ -1,3 +1,26 @@
-//! The `logstreams` binary.
+//! The `logstreams` binary: the command line on top of the library.
 
-fn main() {}
+mod cli;
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use logstreams::config::Config;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    cli::run(&cli::Parts { serve, probe_io_uring })
+}
+
+/// Runs the server until it is told to stop.
+fn serve(_config: Arc<Config>) -> Result<(), Box<dyn Error>> {
+    Err("this build has no server yet".into())
+}
+
+/// Asks the kernel whether this process may use io_uring.
+fn probe_io_uring() -> Result<(), String> {
+    Ok(())
+}

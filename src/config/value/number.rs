@@ -96,11 +96,8 @@ integer_settings!(i16, i32, i64, u16, u32, u64, usize);
 
 impl Setting for f64 {
     fn read(rule: &Rule, text: &str) -> Result<Self, Problem> {
-        let value = text
-            .parse::<f64>()
-            .ok()
-            .filter(|value| value.is_finite())
-            .ok_or_else(|| not_a_number(rule))?;
+        let value =
+            text.parse::<f64>().ok().filter(|value| value.is_finite()).ok_or_else(|| not_a_number(rule))?;
         if let Some((min, max)) = rule.bounds {
             // The bounds of the few fractions are small whole numbers, exact in both types.
             if value < min as f64 {
