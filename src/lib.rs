@@ -12,3 +12,4 @@ pub mod record;
 pub mod runtime;
 // Floor 3: neighbours that do not import each other.
 pub mod coordinator;
+pub mod metadata;
