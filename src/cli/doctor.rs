@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use logstreams::config::{Config, ShardCount};
+use logstreams::config::Config;
 use rustix::process::{Resource, getrlimit};
 
 /// Locked memory that one executor's rings need (glommio's own minimum).
@@ -78,10 +78,6 @@ impl fmt::Display for Finding {
 
 /// Makes every check, in the order in which a start would stumble.
 pub(super) fn examine(config: &Config, probe_io_uring: fn() -> Result<(), String>) -> Vec<Finding> {
-    let shards = match config.shards {
-        ShardCount::Exactly(count) => count,
-        ShardCount::Auto => std::thread::available_parallelism().map_or(1, usize::from),
-    };
     let mut findings = vec![
         judge_kernel(&read("/proc/sys/kernel/osrelease")),
         judge_io_uring(
@@ -89,7 +85,7 @@ pub(super) fn examine(config: &Config, probe_io_uring: fn() -> Result<(), String
             &read("/proc/sys/kernel/io_uring_disabled"),
             &read("/proc/self/status"),
         ),
-        judge_memlock(getrlimit(Resource::Memlock).current, shards),
+        judge_memlock(getrlimit(Resource::Memlock).current, config.shards.resolve()),
         // The server raises the soft limit to the hard one by itself.
         judge_open_files(getrlimit(Resource::Nofile).maximum, config),
         judge_memory_maps(&read("/proc/sys/vm/max_map_count"), config.segment_cache_count),
