@@ -15,10 +15,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use logstreams::config::{self, CONFIG_FILE_VARIABLE, Config, Flag, OptionalAddr, Sources};
 use tracing_subscriber::EnvFilter;
 
+/// How a command ended; the error is the one sentence that the user reads.
+pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
 /// What the command line sets going; given by `main`, so that the commands can be tried without a server.
 pub(crate) struct Parts {
     /// Runs the server until it is told to stop.
-    pub(crate) serve: fn(Arc<Config>) -> Result<(), Box<dyn Error>>,
+    pub(crate) serve: fn(Arc<Config>) -> Outcome,
     /// Whether this process may use io_uring; if not, why.
     pub(crate) probe_io_uring: fn() -> Result<(), String>,
 }
@@ -103,7 +106,7 @@ pub(crate) fn run(parts: &Parts) -> ExitCode {
     })
 }
 
-fn serve(parts: &Parts, args: &ServeArgs) -> Result<(), Box<dyn Error>> {
+fn serve(parts: &Parts, args: &ServeArgs) -> Outcome {
     if matches!(args.print_config, Some(PrintFormat::Markdown)) {
         return print(&config::configuration_page());
     }
@@ -116,11 +119,13 @@ fn serve(parts: &Parts, args: &ServeArgs) -> Result<(), Box<dyn Error>> {
         return print("ok\n");
     }
     start_logging(&config)?;
-    tracing::info!("this version has no Redis door and no HTTP door yet; it serves the Kafka protocol");
+    if [&config.redis_addr, &config.admin_addr].iter().any(|addr| **addr != OptionalAddr::Off) {
+        tracing::info!("this version has no Redis door and no HTTP door yet; it serves the Kafka protocol");
+    }
     (parts.serve)(Arc::new(config))
 }
 
-fn examine(parts: &Parts, args: &ConfigArgs) -> Result<ExitCode, Box<dyn Error>> {
+fn examine(parts: &Parts, args: &ConfigArgs) -> Outcome<ExitCode> {
     let config = Config::load(&sources(args, &[]))?;
     let findings = doctor::examine(&config, parts.probe_io_uring);
     let lines: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
@@ -130,7 +135,7 @@ fn examine(parts: &Parts, args: &ConfigArgs) -> Result<ExitCode, Box<dyn Error>>
 }
 
 /// An address that was asked for must not be silently unserved.
-fn refuse_missing_doors(config: &Config) -> Result<(), Box<dyn Error>> {
+fn refuse_missing_doors(config: &Config) -> Outcome {
     let doors = [
         ("Redis", "redis.addr", "--redis-addr", &config.redis_addr),
         ("HTTP", "admin.addr", "--admin-addr", &config.admin_addr),
@@ -148,7 +153,7 @@ fn refuse_missing_doors(config: &Config) -> Result<(), Box<dyn Error>> {
 }
 
 /// Logs go to standard error, in colour only for a person.
-fn start_logging(config: &Config) -> Result<(), Box<dyn Error>> {
+fn start_logging(config: &Config) -> Outcome {
     let filter =
         EnvFilter::try_new(config.log_level.as_str()).map_err(|error| format!("log.level: {error}"))?;
     tracing_subscriber::fmt()
@@ -160,7 +165,7 @@ fn start_logging(config: &Config) -> Result<(), Box<dyn Error>> {
 }
 
 /// Writes to standard output; a reader that went away early (`| head`) is no error.
-fn print(text: &str) -> Result<(), Box<dyn Error>> {
+fn print(text: &str) -> Outcome {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

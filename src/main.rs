@@ -2,7 +2,6 @@
 
 mod cli;
 
-use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -16,7 +15,7 @@ fn main() -> ExitCode {
 }
 
 /// Runs the server until it is told to stop.
-fn serve(_config: Arc<Config>) -> Result<(), Box<dyn Error>> {
+fn serve(_config: Arc<Config>) -> cli::Outcome {
     Err("this build has no server yet".into())
 }
 

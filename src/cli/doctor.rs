@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use logstreams::config::{Config, ShardCount};
+use logstreams::config::Config;
 use rustix::process::{Resource, getrlimit};
 
 /// Locked memory that one executor's rings need (glommio's own minimum).
@@ -78,10 +78,6 @@ impl fmt::Display for Finding {
 
 /// Makes every check, in the order in which a start would stumble.
 pub(super) fn examine(config: &Config, probe_io_uring: fn() -> Result<(), String>) -> Vec<Finding> {
-    let shards = match config.shards {
-        ShardCount::Exactly(count) => count,
-        ShardCount::Auto => std::thread::available_parallelism().map_or(1, usize::from),
-    };
     let mut findings = vec![
         judge_kernel(&read("/proc/sys/kernel/osrelease")),
         judge_io_uring(
@@ -89,7 +85,7 @@ pub(super) fn examine(config: &Config, probe_io_uring: fn() -> Result<(), String
             &read("/proc/sys/kernel/io_uring_disabled"),
             &read("/proc/self/status"),
         ),
-        judge_memlock(getrlimit(Resource::Memlock).current, shards),
+        judge_memlock(getrlimit(Resource::Memlock).current, config.shards.resolve()),
         // The server raises the soft limit to the hard one by itself.
         judge_open_files(getrlimit(Resource::Nofile).maximum, config),
         judge_memory_maps(&read("/proc/sys/vm/max_map_count"), config.segment_cache_count),
@@ -253,11 +249,15 @@ fn judge_writable(data_dir: &Path, existing: &Path, writable: io::Result<()>) ->
     match writable {
         Ok(()) if data_dir.is_dir() => Finding::ok("data directory", format!("{shown} is writable")),
         Ok(()) => Finding::ok("data directory", format!("{shown} does not exist yet and can be made")),
-        Err(error) => Finding::fail(
-            "data directory",
-            format!("{} is not writable: {error}", existing.display()),
-            format!("chown -R $(id -un) {}", existing.display()),
-        ),
+        Err(error) => {
+            // Only the data directory itself may change hands, never one above it.
+            let cure = if data_dir.is_dir() {
+                format!("sudo chown -R $(id -un) {shown}")
+            } else {
+                format!("sudo install -d -o $(id -un) {shown}, or another --data-dir")
+            };
+            Finding::fail("data directory", format!("{} is not writable: {error}", existing.display()), cure)
+        }
     }
 }
 
@@ -296,7 +296,7 @@ fn judge_file_system(mount: Option<&Mount>) -> Finding {
             "overlay: slow, and gone with the container",
             "mount a volume: docker run -v /srv/logstreams:/data",
         ),
-        "tmpfs" | "ramfs" => ("tmpfs: memory, gone at the next boot", "--data-dir on an ext4 or xfs disk"),
+        "tmpfs" | "ramfs" => ("memory, gone at the next boot", "--data-dir on an ext4 or xfs disk"),
         "nfs" | "nfs4" | "cifs" | "smb3" | "9p" => (
             "a network file system: syncs and locks are not trustworthy",
             "--data-dir on a local ext4 or xfs disk",
@@ -438,6 +438,9 @@ mod tests {
         let probe = probe_writes(&existing);
         assert_eq!(judge_writable(&child, &existing, probe.writable).level, Level::Ok);
         assert_eq!(fs::read_dir(parent.path())?.count(), 0, "the probe file stayed behind");
+        let refused = judge_writable(&child, &existing, Err(io::ErrorKind::PermissionDenied.into()));
+        assert!(refused.is_failure());
+        assert!(!refused.to_string().contains("chown"), "a directory above must keep its owner: {refused}");
         Ok(())
     }
 }

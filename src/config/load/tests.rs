@@ -181,10 +181,29 @@ fn odd_values_are_errors_and_never_panics() {
             }
         }
     }
-    assert_eq!(
-        refusal("", &[], &[("tail.cache.bytes", "9000000000GiB")]).contains("Not a number of type LONG"),
-        true
-    );
+    let too_large = refusal("", &[], &[("tail.cache.bytes", "9000000000GiB")]);
+    assert!(too_large.contains("Not a number of type LONG"), "{too_large}");
+}
+
+proptest::proptest! {
+    #[test]
+    fn whatever_is_written_is_read_or_refused(text: String, name: String, entry in 0..BROKER_ENTRIES.len()) {
+        let entry = &BROKER_ENTRIES[entry];
+        if let Ok(Some(plain)) = (entry.normalize)(&entry.rule, &text) {
+            // The plain form means the same again.
+            proptest::prop_assert_eq!((entry.normalize)(&entry.rule, &plain), Ok(Some(plain.clone())));
+        }
+        let _ = read_toml(Path::new("any"), &text);
+        let _ = Config::from_options(&[(&name, &text)]);
+        let _ = crate::config::validate_topic_override(&name, &text);
+    }
+}
+
+#[test]
+fn a_configuration_can_be_shared_between_shards() {
+    fn shared<T: Send + Sync + Clone>(_: &T) {}
+    shared(&Config::default());
+    shared(&TopicConfig::default());
 }
 
 #[test]

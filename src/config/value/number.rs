@@ -31,6 +31,17 @@ pub enum ShardCount {
     Exactly(usize),
 }
 
+impl ShardCount {
+    /// The number of shards: at least one. `Auto` follows the CPUs that affinity and the cgroup's quota leave this
+    /// process, a fraction rounded down.
+    pub fn resolve(self) -> usize {
+        match self {
+            ShardCount::Auto => std::thread::available_parallelism().map_or(1, usize::from),
+            ShardCount::Exactly(count) => count.max(1),
+        }
+    }
+}
+
 fn not_a_number(rule: &Rule) -> Problem {
     let mut sentence = format!("Not a number of type {}", rule.kind.word().to_uppercase());
     if rule.unit == Unit::Bytes {
