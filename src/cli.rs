@@ -44,6 +44,15 @@ enum Command {
     Serve(ServeArgs),
     /// Check this machine: what is wrong for a log, and the command that cures it.
     Doctor(ConfigArgs),
+    /// Print segments (.log), offset indexes (.index) and time indexes (.timeindex) as text.
+    Dump {
+        /// The files to print.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Print every record, too.
+        #[arg(long)]
+        records: bool,
+    },
 }
 
 /// Where the configuration comes from, for every command that needs one.
@@ -99,6 +108,9 @@ pub(crate) fn run(parts: &Parts) -> ExitCode {
     let ended = match command_line.command.unwrap_or(Command::Serve(command_line.serve)) {
         Command::Serve(args) => serve(parts, &args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => examine(parts, &args),
+        Command::Dump { files, records } => {
+            logstreams::dump::run(&files, records).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
     };
     ended.unwrap_or_else(|error| {
         eprintln!("error: {error}");

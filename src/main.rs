@@ -15,11 +15,11 @@ fn main() -> ExitCode {
 }
 
 /// Runs the server until it is told to stop.
-fn serve(_config: Arc<Config>) -> cli::Outcome {
-    Err("this build has no server yet".into())
+fn serve(config: Arc<Config>) -> cli::Outcome {
+    Ok(logstreams::server::run(config)?)
 }
 
 /// Asks the kernel whether this process may use io_uring.
 fn probe_io_uring() -> Result<(), String> {
-    Ok(())
+    logstreams::runtime::probe::probe_io_uring().map_err(|error| error.to_string())
 }

@@ -24,7 +24,7 @@ use ahash::AHashMap;
 
 pub use connect::{Dispatched, ShardEnds, shard_ends};
 pub use controller::{ControllerError, ControllerReply, ControllerRequest, NewPartitions, NewTopic, TopicChange};
-pub use maintenance::{read_checkpoints, write_checkpoints};
+pub use maintenance::find_partitions;
 pub use partitions::{FoundTopics, OpenFailure};
 pub use request::{ShardReply, ShardRequest, StartPartition};
 

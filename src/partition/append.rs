@@ -7,6 +7,7 @@ use bytes::BytesMut;
 
 use super::{Partition, PartitionError};
 use crate::base::clock;
+use crate::config;
 use crate::model::{NO_TIMESTAMP, Offset};
 use crate::record::{self, BatchHeader, TimestampType, ValidBatch, ValidationLimits};
 use crate::runtime;
@@ -102,8 +103,8 @@ impl Partition {
         ValidationLimits {
             max_message_bytes: config.max_message_bytes,
             timestamp_type: match config.message_timestamp_type {
-                crate::config::TimestampType::CreateTime => TimestampType::CreateTime,
-                crate::config::TimestampType::LogAppendTime => TimestampType::LogAppendTime,
+                config::TimestampType::CreateTime => TimestampType::CreateTime,
+                config::TimestampType::LogAppendTime => TimestampType::LogAppendTime,
             },
             timestamp_before_max_ms: config.message_timestamp_before_max_ms,
             timestamp_after_max_ms: config.message_timestamp_after_max_ms,
@@ -117,11 +118,12 @@ impl Partition {
         if !header.has_producer_id() {
             return Ok(None);
         }
-        match self.log.check_producer(header)? {
+        match self.log.producers().check(header, true)? {
             ProducerCheck::Append => Ok(None),
-            ProducerCheck::Duplicate { base_offset, append_time_ms } => {
-                let next_offset = base_offset + i64::from(header.last_offset_delta) + 1;
-                Ok(Some((self.appended(base_offset, append_time_ms), next_offset)))
+            ProducerCheck::Duplicate { base_offset, last_offset, append_time_ms } => {
+                let stamped = self.config.borrow().message_timestamp_type == config::TimestampType::LogAppendTime;
+                let append_time_ms = if stamped { append_time_ms } else { NO_TIMESTAMP };
+                Ok(Some((self.appended(base_offset, append_time_ms), last_offset + 1)))
             }
         }
     }

@@ -122,15 +122,16 @@ impl Partition {
     /// The idempotent producers that have written here lately.
     pub fn describe_producers(&self) -> Vec<ProducerDescription> {
         self.log
-            .active_producers()
+            .producers()
+            .list()
             .into_iter()
             .map(|producer| ProducerDescription {
                 producer_id: producer.producer_id,
                 producer_epoch: producer.producer_epoch,
                 last_sequence: producer.last_sequence,
-                last_timestamp_ms: producer.last_timestamp_ms,
+                last_timestamp_ms: producer.last_timestamp,
                 coordinator_epoch: producer.coordinator_epoch,
-                current_transaction_start_offset: producer.current_transaction_start_offset.unwrap_or(-1),
+                current_transaction_start_offset: producer.transaction_first_offset.unwrap_or(NO_OFFSET),
             })
             .collect()
     }

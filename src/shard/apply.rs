@@ -85,9 +85,10 @@ impl Shard {
                 let checkpoints = self.checkpoints();
                 Box::pin(async { ShardReply::Checkpoints(checkpoints) })
             }
-            ShardRequest::Close => {
-                Box::pin(async move { ShardReply::Checkpoints(shard.close_partitions().await) })
-            }
+            ShardRequest::Close => Box::pin(async move {
+                let (checkpoints, all_closed) = shard.close_partitions().await;
+                ShardReply::Closed { checkpoints, all_closed }
+            }),
         }
     }
 

@@ -116,8 +116,8 @@ impl Shard {
             let free_bytes = space.free_bytes;
             let reserve_bytes = self.config().disk_reserve_bytes;
             let low = free_bytes < reserve_bytes;
-            if low != self.storage.is_disk_low() {
-                self.storage.set_disk_low(low);
+            if low != self.storage.disk_low.get() {
+                self.storage.disk_low.set(low);
                 if low {
                     tracing::error!(
                         free_bytes,

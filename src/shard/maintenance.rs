@@ -1,17 +1,17 @@
 //! Work in the background, with a small share of the core: retention, expiry of producers, checkpoints.
 
-use std::io;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::connect::ShardConnections;
-use super::{Shard, ShardEnds, ShardOptions, ShardReply, ShardRequest, controller};
+use super::{FoundTopics, Shard, ShardEnds, ShardOptions, ShardReply, ShardRequest, StartPartition, controller};
 use crate::base::clock;
-use crate::model::TopicPartition;
+use crate::model::{CLUSTER_METADATA_TOPIC, TopicPartition};
 use crate::runtime::executor::TaskQueue;
-use crate::runtime::{blocking, timeout, yield_if_needed};
-use crate::storage::{self, LogCheckpoint, ShardStorage, StorageLimits};
+use crate::runtime::{timeout, yield_if_needed};
+use crate::storage::{self, LogCheckpoint, ShardStorage, ShardStorageLimits, StorageError};
 
 /// The share of the core that maintenance gets; requests run with 1,000.
 const MAINTENANCE_SHARES: usize = 100;
@@ -24,10 +24,11 @@ impl Shard {
         let (mesh, receivers) = ends.join().await;
         let config = options.config;
         let shards = options.shards.max(1);
-        let storage = ShardStorage::new(StorageLimits {
+        let storage = ShardStorage::new(ShardStorageLimits {
             tail_cache_bytes: config.tail_cache_bytes / shards,
             segment_cache_count: config.segment_cache_count.div_ceil(shards),
             segment_cache_bytes: config.segment_cache_bytes / shards as u64,
+            ..ShardStorageLimits::default()
         });
         let shard = Rc::new(Shard {
             id: options.id,
@@ -90,36 +91,64 @@ impl Shard {
     }
 
     /// Gathers how far every shard's partitions have come and writes the checkpoint files.
-    pub(super) async fn write_all_checkpoints(self: &Rc<Self>) -> io::Result<()> {
-        let mut checkpoints = Vec::new();
+    async fn write_all_checkpoints(self: &Rc<Self>) -> Result<(), StorageError> {
+        let mut checkpoints = BTreeMap::new();
         for shard in 0..self.shards {
             if let ShardReply::Checkpoints(of_shard) = self.call(shard, ShardRequest::Checkpoint).await {
                 checkpoints.extend(of_shard);
             }
         }
-        let data_dir = self.data_dir.clone();
-        blocking(move || write_checkpoints(&data_dir, &checkpoints, false)).await
+        storage::checkpoint::write(&self.data_dir, &checkpoints).await
+    }
+
+    /// Has every shard close its partitions, writes the last checkpoint files and, if all went well, the marker of a
+    /// clean stop. Runs on shard 0, after [`Shard::begin_stop`] on every shard.
+    ///
+    /// # Errors
+    /// If the files cannot be written; the next start then checks the logs.
+    pub async fn close_all(self: &Rc<Self>) -> Result<(), StorageError> {
+        let mut checkpoints: BTreeMap<TopicPartition, LogCheckpoint> = BTreeMap::new();
+        let mut all_closed = true;
+        // This shard last: what the others end with may still become records of the controller.
+        for shard in (0..self.shards).rev() {
+            match self.call(shard, ShardRequest::Close).await {
+                ShardReply::Closed { checkpoints: of_shard, all_closed: of_shard_closed } => {
+                    checkpoints.extend(of_shard);
+                    all_closed &= of_shard_closed;
+                }
+                _ => all_closed = false,
+            }
+        }
+        storage::checkpoint::write(&self.data_dir, &checkpoints).await?;
+        if all_closed {
+            storage::checkpoint::write_clean_shutdown_marker(&self.data_dir).await?;
+        }
+        Ok(())
     }
 }
 
-/// Writes the checkpoint files of the data directory; with `clean` also the marker that all partitions in it were
-/// closed properly. Blocks.
+/// What lies in the data directory: topics by their directories, and what is known of each partition. Takes the marker
+/// of a clean stop away, so that a crash from now on is noticed. Runs on shard 0 at start.
 ///
 /// # Errors
 /// The file system's.
-pub fn write_checkpoints(
+pub async fn find_partitions(
     data_dir: &Path,
-    checkpoints: &[(TopicPartition, LogCheckpoint)],
-    clean: bool,
-) -> io::Result<()> {
-    storage::checkpoint::write(data_dir, checkpoints, clean)
-}
-
-/// Reads the checkpoint files and takes the marker of a clean stop away, so that a crash from now on is noticed.
-/// The answer: each partition's checkpoint, and whether the last run stopped cleanly. Blocks.
-///
-/// # Errors
-/// The file system's.
-pub fn read_checkpoints(data_dir: &Path) -> io::Result<(Vec<(TopicPartition, LogCheckpoint)>, bool)> {
-    storage::checkpoint::take(data_dir)
+) -> Result<(FoundTopics, Vec<StartPartition>), StorageError> {
+    let clean = storage::checkpoint::take_clean_shutdown_marker(data_dir).await?;
+    let mut checkpoints = storage::checkpoint::read(data_dir).await?;
+    let mut topics = FoundTopics::new();
+    let mut starts = Vec::new();
+    for found in storage::scan_data_dir(data_dir).await? {
+        let TopicPartition { topic, partition } = found.topic_partition.clone();
+        let checkpoint = checkpoints.remove(&found.topic_partition);
+        starts.push(StartPartition { topic_partition: found.topic_partition, checkpoint, clean });
+        if topic.as_str() != CLUSTER_METADATA_TOPIC {
+            // The controller's own log is in no image.
+            let (id, partitions) = topics.entry(topic).or_default();
+            *id = id.or(found.topic_id);
+            partitions.insert(partition, found.size_bytes);
+        }
+    }
+    Ok((topics, starts))
 }

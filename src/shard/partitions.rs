@@ -141,7 +141,7 @@ impl Shard {
         config: Arc<TopicConfig>,
         start: Option<StartPartition>,
     ) -> Result<Rc<Partition>, OpenFailure> {
-        let hint = start.map_or(StartHint::default(), |start| StartHint {
+        let hint = start.map_or_else(StartHint::default, |start| StartHint {
             clean_shutdown: start.clean,
             checkpoint: start.checkpoint,
         });
@@ -188,10 +188,11 @@ impl Shard {
         self.partitions.borrow().values().map(checkpoint).collect()
     }
 
-    /// Closes every partition for good; one that cannot be closed properly is left out, so that the next start checks it.
-    pub(super) async fn close_partitions(self: &Rc<Self>) -> Vec<(TopicPartition, LogCheckpoint)> {
+    /// Closes every partition for good; says how far each has come and whether all could be closed properly.
+    pub(super) async fn close_partitions(self: &Rc<Self>) -> (Vec<(TopicPartition, LogCheckpoint)>, bool) {
         self.close_groups();
         let partitions = std::mem::take(&mut *self.partitions.borrow_mut());
+        let count = partitions.len();
         let mut closing = std::collections::VecDeque::new();
         let mut checkpoints = Vec::with_capacity(partitions.len());
         for (topic_partition, partition) in partitions {
@@ -205,7 +206,8 @@ impl Shard {
         for closed in closing {
             note_closed(closed.await, &mut checkpoints);
         }
-        checkpoints
+        let all_closed = checkpoints.len() == count;
+        (checkpoints, all_closed)
     }
 }
 
@@ -233,6 +235,9 @@ pub(super) fn cluster_metadata_partition() -> TopicPartition {
     }
 }
 
+/// "Keep everything" in the options of a log.
+const NO_LIMIT: i64 = -1;
+
 fn log_options(topic: &TopicConfig, config: &Config) -> LogOptions {
     // Nothing of a compacted topic goes by age or size.
     let deletes = topic.cleanup_policy.deletes();
@@ -242,14 +247,16 @@ fn log_options(topic: &TopicConfig, config: &Config) -> LogOptions {
         segment_jitter_ms: topic.segment_jitter_ms,
         index_interval_bytes: topic.index_interval_bytes,
         segment_index_bytes: topic.segment_index_bytes,
-        retention_ms: topic.retention_ms.bound().filter(|_| deletes),
-        retention_bytes: topic.retention_bytes.bound().filter(|_| deletes),
+        retention_ms: topic.retention_ms.get().filter(|_| deletes).unwrap_or(NO_LIMIT),
+        retention_bytes: topic.retention_bytes.get().filter(|_| deletes).unwrap_or(NO_LIMIT),
+        flush_messages: topic.flush_messages,
+        flush_ms: i64::try_from(topic.flush_ms).unwrap_or(i64::MAX),
         file_delete_delay_ms: topic.file_delete_delay_ms,
         write_path: match topic.chosen_write_path() {
             crate::config::WritePath::Dma => WritePath::Dma,
             _ => WritePath::PageCache,
         },
         dma_write_bytes: config.dma_write_bytes,
-        producer_expiration_ms: config.producer_id_expiration_ms,
+        producer_id_expiration_ms: config.producer_id_expiration_ms,
     }
 }

@@ -117,8 +117,15 @@ pub enum ShardReply {
     ListedGroups(ListGroupsReply),
     /// To `Control`.
     Controlled(ControllerReply),
-    /// To `Checkpoint` and `Close`.
+    /// To `Checkpoint`.
     Checkpoints(Vec<(TopicPartition, LogCheckpoint)>),
+    /// To `Close`.
+    Closed {
+        /// How far each partition had come.
+        checkpoints: Vec<(TopicPartition, LogCheckpoint)>,
+        /// Whether all could be closed properly.
+        all_closed: bool,
+    },
     /// To `Wait`, `CancelWait` and `Publish`.
     Done,
     /// The shard could not be asked.
