@@ -10,3 +10,9 @@ pub mod model;
 pub mod config;
 pub mod record;
 pub mod runtime;
+// Floor 3: neighbours.
+pub mod metadata;
+// Floor 5: protocol-free verbs.
+pub mod broker;
+// Floor 6: fronts.
+pub mod kafka;

@@ -1,0 +1,1 @@
+//! Which shard has what; sends and gathers.
