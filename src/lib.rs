@@ -10,7 +10,8 @@ pub mod model;
 pub mod config;
 pub mod record;
 pub mod runtime;
-// Floor 3: neighbours.
+// Floor 3: neighbours that do not import each other.
+pub mod coordinator;
 pub mod metadata;
 // Floor 5: protocol-free verbs.
 pub mod broker;
