@@ -22,7 +22,6 @@ pub(super) fn of(error: &BrokerError) -> ResponseError {
         BrokerError::InvalidConfig(_) => ResponseError::InvalidConfig,
         BrokerError::InvalidRequest(_) => ResponseError::InvalidRequest,
         BrokerError::PolicyViolation(_) => ResponseError::PolicyViolation,
-        BrokerError::TopicDeletionDisabled(_) => ResponseError::TopicDeletionDisabled,
         BrokerError::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
         BrokerError::FencedLeaderEpoch => ResponseError::FencedLeaderEpoch,
         BrokerError::UnknownLeaderEpoch => ResponseError::UnknownLeaderEpoch,
@@ -35,7 +34,7 @@ pub(super) fn of(error: &BrokerError) -> ResponseError {
         BrokerError::OutOfOrderSequence(_) => ResponseError::OutOfOrderSequenceNumber,
         BrokerError::InvalidProducerEpoch(_) => ResponseError::InvalidProducerEpoch,
         BrokerError::UnknownProducerId(_) => ResponseError::UnknownProducerId,
-        BrokerError::InvalidRequiredAcks => ResponseError::InvalidRequiredAcks,
+        BrokerError::NotEnoughReplicas(_) => ResponseError::NotEnoughReplicas,
         BrokerError::Storage(_) => ResponseError::KafkaStorageError,
         // Makes clients refresh their metadata and try again.
         BrokerError::ShardUnavailable => ResponseError::NotLeaderOrFollower,

@@ -64,9 +64,11 @@ impl Front {
     /// The Kafka door of one shard.
     pub fn new(broker: Rc<Broker>) -> Rc<Self> {
         let config = broker.config();
+        // Clients spread over the shards, and so do their sessions.
+        let session_slots = config.max_incremental_fetch_session_cache_slots.div_ceil(broker.shards().max(1));
         Rc::new(Front {
             broker,
-            sessions: RefCell::new(FetchSessionCache::new(config.max_incremental_fetch_session_cache_slots)),
+            sessions: RefCell::new(FetchSessionCache::new(session_slots)),
             limits: Limits::of(&config),
             inflight_bytes: Cell::new(0),
             inflight_freed: Event::new(),

@@ -115,10 +115,13 @@ impl PartitionAnswer {
 
     fn refused(error: ResponseError) -> Self {
         let fetched = FetchedPartition {
+            error: None,
             high_watermark: -1,
             last_stable_offset: -1,
             log_start_offset: -1,
-            ..FetchedPartition::default()
+            aborted_transactions: Vec::new(),
+            chunks: Vec::new(),
+            size_bytes: 0,
         };
         PartitionAnswer { error: error.code(), fetched }
     }

@@ -17,7 +17,7 @@ use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, Topi
 use super::{CLUSTER_OPERATIONS, NO_OPERATIONS, RequestContext, TOPIC_OPERATIONS, text};
 use crate::broker::TopicImage;
 use crate::kafka::error_code;
-use crate::model::{PartitionIndex, TopicName, Uuid};
+use crate::model::{PartitionIndex, TopicName, TopicPartition, Uuid};
 
 pub(super) async fn handle(ctx: &RequestContext<'_>, request: MetadataRequest) -> MetadataResponse {
     let version = ctx.version();
@@ -96,9 +96,9 @@ async fn by_name(
 }
 
 fn topic_of(ctx: &RequestContext<'_>, topic: &TopicImage, operations: i32) -> MetadataResponseTopic {
-    let leader_epoch = ctx.broker().leader_epoch();
     let partitions = topic.partitions.iter().zip(0..).map(|(partition, index): (_, PartitionIndex)| {
         let leader = BrokerId(ctx.broker().node_id(partition.owner));
+        let leader_epoch = ctx.broker().leader_epoch(&TopicPartition::new(topic.name.clone(), index));
         MetadataResponsePartition::default()
             .with_partition_index(index)
             .with_leader_id(leader)
