@@ -39,7 +39,7 @@ impl Partition {
         self: &Rc<Self>,
         records: BytesMut,
         acks_all: bool,
-    ) -> impl Future<Output = Result<Appended, PartitionError>> + 'static {
+    ) -> impl Future<Output = Result<Appended, PartitionError>> + use<> {
         let ticket = self.appends.draw();
         let partition = self.clone();
         async move {
@@ -60,7 +60,7 @@ impl Partition {
     pub fn append_internal(
         self: &Rc<Self>,
         batch: BytesMut,
-    ) -> impl Future<Output = Result<Appended, PartitionError>> + 'static {
+    ) -> impl Future<Output = Result<Appended, PartitionError>> + use<> {
         let ticket = self.appends.draw();
         let partition = self.clone();
         async move {

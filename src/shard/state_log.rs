@@ -89,11 +89,15 @@ pub(super) fn replay_chunk(
 }
 
 /// Appends `records` in as few batches as fit; resolves when all are in the log. The place in line is taken now.
-pub(super) fn append(
+pub(super) fn append<R>(
     partition: &Rc<Partition>,
-    records: impl IntoIterator<Item = KeyValue>,
-) -> impl Future<Output = Result<Option<Offset>, PartitionError>> + use<'_, impl IntoIterator<Item = KeyValue>> {
-    let appends: Vec<_> = batches(records).into_iter().map(|batch| partition.append_internal(batch)).collect();
+    records: R,
+) -> impl Future<Output = Result<Option<Offset>, PartitionError>> + use<R>
+where
+    R: IntoIterator<Item = KeyValue>,
+{
+    let appends: Vec<_> =
+        batches(records).into_iter().map(|batch| Partition::append_internal(partition, batch)).collect();
     async move {
         let mut first_offset = None;
         for append in appends {

@@ -34,11 +34,23 @@ impl Shard {
         if validate_only || records.is_empty() {
             return answers;
         }
+        self.commit(records, image, answers).await
+    }
+
+    /// Records a change and publishes it; if it cannot be recorded, whoever was told yes is told why not.
+    async fn commit<T>(
+        self: &Rc<Self>,
+        records: Vec<MetadataRecord>,
+        image: ClusterImage,
+        mut answers: Vec<Result<T, ControllerError>>,
+    ) -> Vec<Result<T, ControllerError>> {
         match self.record(records).await {
             Ok(()) => self.publish(image).await,
-            Err(error) => answers.iter_mut().filter(|answer| answer.is_ok()).for_each(|answer| {
-                *answer = Err(error.clone());
-            }),
+            Err(error) => {
+                for answer in answers.iter_mut().filter(|answer| answer.is_ok()) {
+                    *answer = Err(error.clone());
+                }
+            }
         }
         answers
     }
@@ -118,13 +130,7 @@ impl Shard {
         if records.is_empty() {
             return answers;
         }
-        match self.record(records).await {
-            Ok(()) => self.publish(image).await,
-            Err(error) => answers.iter_mut().filter(|answer| answer.is_ok()).for_each(|answer| {
-                *answer = Err(error.clone());
-            }),
-        }
-        answers
+        self.commit(records, image, answers).await
     }
 
     pub(super) async fn create_partitions(
@@ -137,10 +143,10 @@ impl Shard {
         let mut records = Vec::new();
         let mut answers = Vec::with_capacity(topics.len());
         for wanted in topics {
-            answers.push(check_new_partitions(&wanted, &image, &self.config()).map(|(topic, total_count)| {
+            let checked = check_new_partitions(&wanted, &image, &self.config());
+            answers.push(checked.map(|(mut topic, total_count)| {
                 let old_count = topic.partitions.len();
                 records.extend((old_count..total_count).map(|index| self.partition_record(topic.id, index)));
-                let mut topic = TopicImage::clone(topic);
                 extend_partitions(&mut topic, total_count, &mut loads);
                 image.insert(topic);
             }));
@@ -148,13 +154,7 @@ impl Shard {
         if validate_only || records.is_empty() {
             return answers;
         }
-        match self.record(records).await {
-            Ok(()) => self.publish(image).await,
-            Err(error) => answers.iter_mut().filter(|answer| answer.is_ok()).for_each(|answer| {
-                *answer = Err(error.clone());
-            }),
-        }
-        answers
+        self.commit(records, image, answers).await
     }
 
     pub(super) async fn set_configs(
@@ -191,13 +191,7 @@ impl Shard {
         if records.is_empty() {
             return answers;
         }
-        match self.record(records).await {
-            Ok(()) => self.publish(image).await,
-            Err(error) => answers.iter_mut().filter(|answer| answer.is_ok()).for_each(|answer| {
-                *answer = Err(error.clone());
-            }),
-        }
-        answers
+        self.commit(records, image, answers).await
     }
 }
 
@@ -297,11 +291,12 @@ fn offsets_topic_configs(broker: &Config) -> BTreeMap<String, String> {
     .collect()
 }
 
-fn check_new_partitions<'a>(
+/// The topic as it is, and how many partitions it shall have.
+fn check_new_partitions(
     wanted: &NewPartitions,
-    image: &'a ClusterImage,
+    image: &ClusterImage,
     config: &Config,
-) -> Result<(&'a Arc<TopicImage>, usize), ControllerError> {
+) -> Result<(TopicImage, usize), ControllerError> {
     let topic = image.topic(&wanted.name).ok_or(ControllerError::UnknownTopic)?;
     let old_count = topic.partitions.len();
     let total_count = usize::try_from(wanted.total_count).unwrap_or(0);
@@ -323,7 +318,7 @@ fn check_new_partitions<'a>(
         assignments.iter().try_for_each(|replicas| check_replicas(replicas))?;
     }
     check_room(total_count - old_count, image, config)?;
-    Ok((topic, total_count))
+    Ok((TopicImage::clone(topic), total_count))
 }
 
 /// The partitions that there are stay where they are; the new ones go where the topic has the fewest.
