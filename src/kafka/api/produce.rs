@@ -24,8 +24,6 @@ use crate::record::Compression;
 const TOPIC_ID_VERSION: i16 = 13;
 /// The first version whose clients know zstd.
 const ZSTD_VERSION: i16 = 7;
-/// The client id that may write to internal topics, as in Kafka.
-const ADMIN_CLIENT_ID: &str = "__admin_client";
 /// Where a batch's attributes lie; the last of their bytes has the codec.
 const ATTRIBUTES_LOW_POSITION: usize = 22;
 
@@ -146,9 +144,6 @@ fn check(
     let Some(owner) = topic.owner(partition) else {
         return refuse(ResponseError::UnknownTopicOrPartition, "the topic has no such partition");
     };
-    if topic.name.is_internal() && ctx.client_id() != ADMIN_CLIENT_ID {
-        return refuse(ResponseError::InvalidTopicException, "clients may not write to internal topics");
-    }
     let Some(records) = records.filter(|records| !records.is_empty()) else {
         return refuse(ResponseError::InvalidRecord, "a partition must have exactly one record batch");
     };
