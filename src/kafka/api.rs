@@ -48,6 +48,22 @@ macro_rules! kafka_apis {
                 $(ApiKey::$name => kafka_apis!(@call ctx, body, $module, $($hand)*),)*
             }
         }
+
+        /// Decodes a request's body as [`answer`] would, and nothing else.
+        ///
+        /// # Errors
+        /// A body that is no such message.
+        pub(super) fn check(row: &ApiRow, version: i16, body: BytesMut) -> Result<(), Malformed> {
+            match row.key {
+                $(ApiKey::$name => kafka_apis!(@check row, version, body, $module, $($hand)*),)*
+            }
+        }
+    };
+    (@check $row:ident, $version:ident, $body:ident, $module:ident, by hand) => {
+        $module::check($row, $version, $body)
+    };
+    (@check $row:ident, $version:ident, $body:ident, $module:ident,) => {
+        check_with($version, $body, $module::handle)
     };
     (@call $ctx:ident, $body:ident, $module:ident, by hand) => {
         $module::answer($ctx, $body).await
@@ -223,6 +239,15 @@ async fn answer_with<Q: Decodable, R: Encodable>(
         Ok(reply) => Outcome::Reply(reply),
         Err(error) => Outcome::Close(error.to_string()),
     }))
+}
+
+/// Decodes what `_handle` takes.
+fn check_with<Q: Decodable, R: Encodable>(
+    version: i16,
+    body: BytesMut,
+    _handle: impl AsyncFnOnce(&RequestContext<'_>, Q) -> R,
+) -> Result<(), Malformed> {
+    decode_guard::decode::<Q>(body.freeze(), version).map(drop)
 }
 
 /// What clients that ask for transactions are told.

@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::protocol::StrBytes;
 
-use super::{Answer, Outcome, RequestContext};
+use super::{Answer, ApiRow, Outcome, RequestContext};
 use crate::broker::{Acks, PartitionProduce, PartitionProduced, ProduceRequest, TopicImage};
 use crate::kafka::error_code;
 use crate::kafka::frame::{self, RequestHeader};
@@ -98,6 +98,11 @@ pub(super) async fn answer(ctx: &RequestContext<'_>, body: BytesMut) -> Result<A
     })))
 }
 
+/// See [`super::check`].
+pub(super) fn check(row: &ApiRow, version: i16, body: BytesMut) -> Result<(), Malformed> {
+    decode(body, version, row.is_flexible(version)).map(drop)
+}
+
 /// Sorts out what can be handed to the broker.
 fn plan(ctx: &RequestContext<'_>, request: Request, acks_are_valid: bool) -> (Response, Vec<PartitionProduce>) {
     let image = ctx.broker().image();
@@ -118,7 +123,7 @@ fn plan(ctx: &RequestContext<'_>, request: Request, acks_are_valid: bool) -> (Re
             } else {
                 known
                     .map_err(|error| (error, error.to_string()))
-                    .and_then(|known| check(ctx, known, partition.index, partition.records))
+                    .and_then(|known| admit(ctx, known, partition.index, partition.records))
             };
             let result = match checked {
                 Ok(planned_partition) => {
@@ -134,7 +139,7 @@ fn plan(ctx: &RequestContext<'_>, request: Request, acks_are_valid: bool) -> (Re
     (Response { topics }, planned)
 }
 
-fn check(
+fn admit(
     ctx: &RequestContext<'_>,
     topic: &TopicImage,
     partition: PartitionIndex,
@@ -276,3 +281,6 @@ fn encode(response: &Response, version: i16, flexible: bool) -> Writer {
     writer.end_struct();
     writer
 }
+
+#[cfg(test)]
+mod tests;
