@@ -17,6 +17,7 @@ mod error;
 mod load;
 mod nearest;
 mod origin;
+mod page;
 mod topic;
 
 pub use describe::{ConfigSource, ConfigSynonym, DescribedConfig};
@@ -24,9 +25,10 @@ pub use entry::{Alias, Alter, ConfigType, Entry, Rule, Unit};
 pub use error::ConfigError;
 pub use load::{CONFIG_FILE_VARIABLE, Flag, Sources, VARIABLE_PREFIX, variable_of};
 pub use origin::Origin;
+pub use page::configuration_page;
 pub use table::{BROKER_ENTRIES, Config, TOPIC_ONLY_ENTRIES, TopicConfig};
 pub use topic::validate_topic_override;
 pub use value::{
-    CleanupPolicy, CompressionType, Limit, ListenAddr, LogFilter, OptionalAddr, Problem, ShardCount, TimestampType,
-    WritePath,
+    CleanupPolicy, CompressionType, Limit, ListenAddr, LogFilter, OptionalAddr, Problem, ShardCount,
+    TimestampType, WritePath,
 };

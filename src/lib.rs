@@ -13,7 +13,3 @@ pub mod runtime;
 // Floor 3: neighbours that do not import each other.
 pub mod coordinator;
 pub mod metadata;
-// Floor 5: protocol-free verbs.
-pub mod broker;
-// Floor 6: fronts.
-pub mod kafka;

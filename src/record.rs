@@ -36,9 +36,12 @@ pub use header::{
 };
 pub use legacy::legacy_magic;
 pub use stream::{DECOMPRESSED_BYTES_MAX, RECORD_BYTES_MAX};
-pub use transcode::{renumber, transcode};
+pub use transcode::{Retained, emptied, renumber, retain_records, transcode};
 pub use validate::{
     InvalidBatch, Stamp, ValidBatch, ValidationLimits, only_batch, validate, validate_header_and_crc,
     validate_records,
 };
 pub use view::{Header, Headers, RecordView, for_each_record};
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,9 @@
 //! What any front may have to tell a client. Fronts turn these into their protocol's codes, nobody else does.
 
 use crate::model::Offset;
+use crate::partition::PartitionError;
+use crate::record::InvalidBatch;
+use crate::storage::ProducerError;
 
 /// Why a verb was refused. The text, where there is one, is for the client's eyes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,9 +38,6 @@ pub enum BrokerError {
     /// Allowed by the protocol, refused by this server's settings or limits.
     #[error("{0}")]
     PolicyViolation(String),
-    /// Clients may not change internal topics.
-    #[error("{0}")]
-    TopicDeletionDisabled(String),
     /// The offset is outside what the partition holds.
     #[error("offset {offset} is outside {log_start_offset}..{high_watermark}")]
     OffsetOutOfRange {
@@ -81,9 +81,9 @@ pub enum BrokerError {
     /// A producer id that this server did not give.
     #[error("{0}")]
     UnknownProducerId(String),
-    /// acks is none of 0, 1 and -1.
-    #[error("acks must be 0, 1 or -1")]
-    InvalidRequiredAcks,
+    /// The topic asks for more replicas than one node has.
+    #[error("{0}")]
+    NotEnoughReplicas(String),
     /// The disk failed or is full; worth retrying.
     #[error("{0}")]
     Storage(String),
@@ -96,4 +96,48 @@ pub enum BrokerError {
     /// Known to Kafka, not (yet) done by this version.
     #[error("{0}")]
     Unsupported(String),
+}
+
+impl From<PartitionError> for BrokerError {
+    fn from(error: PartitionError) -> Self {
+        let text = error.to_string();
+        match error {
+            PartitionError::UnknownPartition => BrokerError::UnknownTopicOrPartition,
+            PartitionError::Invalid(invalid) => refused_batch(&invalid),
+            PartitionError::Producer(ProducerError::OutOfOrderSequence { .. }) => BrokerError::OutOfOrderSequence(text),
+            PartitionError::Producer(
+                ProducerError::InvalidEpoch { .. } | ProducerError::CoordinatorFenced { .. },
+            ) => BrokerError::InvalidProducerEpoch(text),
+            PartitionError::Producer(ProducerError::TransactionOpen { .. }) => BrokerError::InvalidRecord(text),
+            PartitionError::OffsetOutOfRange { offset, log_start_offset, high_watermark } => {
+                BrokerError::OffsetOutOfRange { offset, log_start_offset, high_watermark }
+            }
+            PartitionError::FencedLeaderEpoch => BrokerError::FencedLeaderEpoch,
+            PartitionError::UnknownLeaderEpoch => BrokerError::UnknownLeaderEpoch,
+            PartitionError::NotEnoughReplicas(_) => BrokerError::NotEnoughReplicas(text),
+            PartitionError::Storage(text) => BrokerError::Storage(text),
+        }
+    }
+}
+
+/// Kafka's answer to a batch that breaks a rule; see [`InvalidBatch`] for why each is what it is.
+fn refused_batch(invalid: &InvalidBatch) -> BrokerError {
+    let text = invalid.to_string();
+    match invalid {
+        InvalidBatch::Corrupt(_) | InvalidBatch::Decompression(_) => BrokerError::CorruptMessage(text),
+        InvalidBatch::TooLarge { .. } => BrokerError::MessageTooLarge(text),
+        InvalidBatch::UnknownCodec { .. } => BrokerError::UnsupportedCompression(text),
+        InvalidBatch::Timestamp { .. } | InvalidBatch::TimestampType => BrokerError::InvalidTimestamp(text),
+        InvalidBatch::NoBatch
+        | InvalidBatch::MoreThanOneBatch { .. }
+        | InvalidBatch::LegacyMagic { .. }
+        | InvalidBatch::BaseOffset { .. }
+        | InvalidBatch::NoRecords { .. }
+        | InvalidBatch::OffsetRange { .. }
+        | InvalidBatch::ControlBatch
+        | InvalidBatch::BaseSequence { .. }
+        | InvalidBatch::MalformedRecord(_)
+        | InvalidBatch::OffsetDelta { .. }
+        | InvalidBatch::KeyMissing { .. } => BrokerError::InvalidRecord(text),
+    }
 }

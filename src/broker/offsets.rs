@@ -1,20 +1,9 @@
 //! Questions about offsets and logs: ListOffsets, leader epochs, DeleteRecords, log dirs, producers.
 
-use super::{Broker, BrokerError, IsolationLevel};
+use super::{Broker, BrokerError, EpochEnd, IsolationLevel, ListedOffset, OffsetSpec, ProducerDescription};
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicPartition};
-
-/// Which offset is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OffsetSpec {
-    /// The first one there is.
-    Earliest,
-    /// The next one to be written that the reader may see.
-    Latest,
-    /// The record with the highest timestamp (KIP-734).
-    MaxTimestamp,
-    /// The first record with at least this timestamp in milliseconds.
-    Timestamp(i64),
-}
+use crate::runtime::{blocking, process};
+use crate::shard::{ControllerReply, ControllerRequest, ShardReply, ShardRequest};
 
 /// One question of ListOffsets.
 #[derive(Debug, Clone)]
@@ -27,26 +16,6 @@ pub struct OffsetQuery {
     pub current_leader_epoch: LeaderEpoch,
 }
 
-/// The answer: offset -1 and timestamp -1 when no record fits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ListedOffset {
-    /// The offset, or -1.
-    pub offset: Offset,
-    /// The record's timestamp where the question was about time, else -1.
-    pub timestamp: i64,
-    /// The leader epoch of the offset, or -1.
-    pub leader_epoch: LeaderEpoch,
-}
-
-/// Where a leader epoch ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EpochEnd {
-    /// The largest epoch that is not larger than the one asked for, or -1.
-    pub leader_epoch: LeaderEpoch,
-    /// Its end offset, or -1.
-    pub end_offset: Offset,
-}
-
 /// One partition in the log directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogDirPartition {
@@ -56,23 +25,6 @@ pub struct LogDirPartition {
     pub size_bytes: u64,
 }
 
-/// An idempotent producer that a partition knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProducerDescription {
-    /// Its id.
-    pub producer_id: ProducerId,
-    /// Its epoch.
-    pub producer_epoch: ProducerEpoch,
-    /// The last sequence number it wrote.
-    pub last_sequence: i32,
-    /// When it wrote last, in milliseconds.
-    pub last_timestamp_ms: i64,
-    /// The epoch of the transaction coordinator, or -1.
-    pub coordinator_epoch: i32,
-    /// First offset of its open transaction, or -1.
-    pub current_transaction_start_offset: Offset,
-}
-
 impl Broker {
     /// Answers each question, in order.
     pub async fn list_offsets(
@@ -80,8 +32,19 @@ impl Broker {
         isolation: IsolationLevel,
         queries: Vec<OffsetQuery>,
     ) -> Vec<Result<ListedOffset, BrokerError>> {
-        let _ = (isolation, queries);
-        todo!()
+        let questions = queries
+            .into_iter()
+            .map(|query| (query.topic_partition, (query.spec, query.current_leader_epoch)))
+            .collect();
+        let request = |queries: Vec<(TopicPartition, (OffsetSpec, LeaderEpoch))>| {
+            let flat = |(topic_partition, (spec, epoch))| (topic_partition, spec, epoch);
+            ShardRequest::ListOffsets { queries: queries.into_iter().map(flat).collect(), isolation }
+        };
+        let answers = |reply| match reply {
+            ShardReply::ListedOffsets(answers) => Some(answers),
+            _ => None,
+        };
+        self.ask_owners(questions, request, answers).await
     }
 
     /// For each (partition, current leader epoch, leader epoch) where that epoch ends (KIP-320), in order.
@@ -89,8 +52,17 @@ impl Broker {
         &self,
         queries: Vec<(TopicPartition, LeaderEpoch, LeaderEpoch)>,
     ) -> Vec<Result<EpochEnd, BrokerError>> {
-        let _ = queries;
-        todo!()
+        let questions =
+            queries.into_iter().map(|(topic_partition, believed, epoch)| (topic_partition, (believed, epoch))).collect();
+        let request = |queries: Vec<(TopicPartition, (LeaderEpoch, LeaderEpoch))>| {
+            let flat = |(topic_partition, (believed, epoch))| (topic_partition, believed, epoch);
+            ShardRequest::EpochEnds(queries.into_iter().map(flat).collect())
+        };
+        let answers = |reply| match reply {
+            ShardReply::EpochEnds(answers) => Some(answers),
+            _ => None,
+        };
+        self.ask_owners(questions, request, answers).await
     }
 
     /// Moves the log start offset of each partition up to the given offset (-1: the high watermark); answers the new one.
@@ -98,24 +70,38 @@ impl Broker {
         &self,
         requests: Vec<(TopicPartition, Offset)>,
     ) -> Vec<Result<Offset, BrokerError>> {
-        let _ = requests;
-        todo!()
+        let answers = |reply| match reply {
+            ShardReply::DeletedRecords(answers) => Some(answers),
+            _ => None,
+        };
+        self.ask_owners(requests, ShardRequest::DeleteRecords, answers).await
     }
 
     /// The sizes of the partitions asked for, or of all (internal ones too).
     pub async fn describe_log_dir(&self, wanted: Option<Vec<TopicPartition>>) -> Vec<LogDirPartition> {
-        let _ = wanted;
-        todo!()
+        let mut found = Vec::new();
+        for shard in 0..self.shards() {
+            if let ShardReply::Sizes(sizes) = self.shard.call(shard, ShardRequest::Sizes(wanted.clone())).await {
+                found.extend(
+                    sizes.into_iter().map(|(topic_partition, size_bytes)| LogDirPartition { topic_partition, size_bytes }),
+                );
+            }
+        }
+        found.sort_by(|a, b| a.topic_partition.cmp(&b.topic_partition));
+        found
     }
 
     /// The absolute path of the data directory.
     pub fn log_dir_path(&self) -> String {
-        todo!()
+        self.shard.data_dir().display().to_string()
     }
 
     /// Total and usable bytes of the file system of the data directory; -1 each if unknown.
     pub async fn log_dir_space(&self) -> (i64, i64) {
-        todo!()
+        let data_dir = self.shard.data_dir().to_owned();
+        let space = blocking(move || process::disk_space(&data_dir)).await;
+        let number = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+        space.map_or((-1, -1), |space| (number(space.total_bytes), number(space.free_bytes)))
     }
 
     /// The producers that each partition knows, in order.
@@ -123,15 +109,32 @@ impl Broker {
         &self,
         partitions: Vec<TopicPartition>,
     ) -> Vec<Result<Vec<ProducerDescription>, BrokerError>> {
-        let _ = partitions;
-        todo!()
+        let questions = partitions.into_iter().map(|partition| (partition, ())).collect();
+        let request = |partitions: Vec<(TopicPartition, ())>| {
+            ShardRequest::Producers(partitions.into_iter().map(|(partition, ())| partition).collect())
+        };
+        let answers = |reply| match reply {
+            ShardReply::Producers(answers) => Some(answers),
+            _ => None,
+        };
+        self.ask_owners(questions, request, answers).await
     }
 
-    /// Gives a new producer its id and epoch (idempotence without transactions).
+    /// Gives a new producer its id and epoch (idempotence without transactions). Each shard has a block of ids, recorded
+    /// before the first of them is given, so that none is given twice.
     ///
     /// # Errors
     /// If the block of ids could not be recorded.
     pub async fn init_producer_id(&self) -> Result<(ProducerId, ProducerEpoch), BrokerError> {
-        todo!()
+        let (mut next, mut left) = self.producer_ids.get();
+        if left == 0 {
+            let reply = self.shard.call(0, ShardRequest::Control(ControllerRequest::ProducerIds)).await;
+            (next, left) = match reply {
+                ShardReply::Controlled(ControllerReply::ProducerIds(block)) => block?,
+                _ => return Err(BrokerError::ShardUnavailable),
+            };
+        }
+        self.producer_ids.set((next + 1, left - 1));
+        Ok((next, 0))
     }
 }

@@ -122,14 +122,6 @@ macro_rules! declare_entries {
                 )+)+
                 Ok(Config { $($($field,)+)+ origins })
             }
-
-            /// The value of the entry called `name` in its plain form; `None` where nothing is set.
-            pub(super) fn show(&self, name: &str) -> Option<String> {
-                match name {
-                    $($($name => Setting::show(&self.$field),)+)+
-                    _ => None,
-                }
-            }
         }
 
         impl TopicConfig {

@@ -63,7 +63,9 @@ pub enum ConfigError {
     #[error("{0}")]
     Conflict(String),
     /// The entry holds from start to end of the process.
-    #[error("Cannot update these configs dynamically: {name}; set it in the configuration file and start again")]
+    #[error(
+        "Cannot update these configs dynamically: {name}; set it in the configuration file and start again"
+    )]
     NotDynamic {
         /// The entry.
         name: String,

@@ -110,11 +110,15 @@ impl Config {
     }
 
     fn of(origins: Origins) -> Result<Config, ConfigError> {
-        let given: BTreeMap<&str, Given> =
-            BROKER_ENTRIES.iter().filter_map(|entry| Some((entry.name, origins.get(entry.name)?.clone()))).collect();
+        let given: BTreeMap<&str, Given> = BROKER_ENTRIES
+            .iter()
+            .filter_map(|entry| Some((entry.name, origins.get(entry.name)?.clone())))
+            .collect();
         let config = Config::build(
             origins,
-            |entry| given.get(entry.name).map_or_else(|| entry.default.to_owned(), |given| given.text.clone()),
+            |entry| {
+                given.get(entry.name).map_or_else(|| entry.default.to_owned(), |given| given.text.clone())
+            },
             |entry, text, problem| match given.get(entry.name) {
                 Some(given) => invalid(&given.origin, given.name, text, problem),
                 None => ConfigError::Conflict(format!("the default of {} is illegal: {problem}", entry.name)),
@@ -139,6 +143,16 @@ impl Config {
             )));
         }
         Ok(())
+    }
+}
+
+/// The configuration when nothing is given.
+impl Default for Config {
+    fn default() -> Self {
+        match Config::of(Origins::default()) {
+            Ok(config) => config,
+            Err(error) => unreachable!("the defaults are legal: {error}"),
+        }
     }
 }
 
@@ -200,7 +214,12 @@ fn read_alias(entry: &Entry, alias: &Alias, text: &str) -> Result<String, Proble
 }
 
 fn invalid(origin: &Origin, name: &str, value: &str, problem: Problem) -> ConfigError {
-    ConfigError::InvalidValue { origin: origin.clone(), name: name.to_owned(), value: value.to_owned(), problem }
+    ConfigError::InvalidValue {
+        origin: origin.clone(),
+        name: name.to_owned(),
+        value: value.to_owned(),
+        problem,
+    }
 }
 
 /// The broker-level name that `name` was probably meant to be.
@@ -221,7 +240,7 @@ fn read_environment(environment: &[(String, String)]) -> Result<Vec<Found>, Conf
     for (variable, text) in environment {
         if !variable.starts_with(VARIABLE_PREFIX)
             || variable == CONFIG_FILE_VARIABLE
-            || is_service_variable(variable)
+            || is_service_variable(variable, text)
         {
             continue;
         }
@@ -240,17 +259,13 @@ fn read_environment(environment: &[(String, String)]) -> Result<Vec<Found>, Conf
 
 /// Whether Kubernetes or Docker set the variable to tell where a service called `logstreams` or `logstreams-...` is;
 /// refusing it would keep us from starting beside such a service.
-fn is_service_variable(variable: &str) -> bool {
+fn is_service_variable(variable: &str, text: &str) -> bool {
     let words: Vec<&str> = variable.split('_').collect();
     let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
     let is_protocol = |word: &str| matches!(word, "TCP" | "UDP" | "SCTP");
     words.windows(2).any(|pair| pair[0] == "SERVICE" && matches!(pair[1], "HOST" | "PORT"))
         || words.windows(3).any(|three| three[0] == "PORT" && is_number(three[1]) && is_protocol(three[2]))
-        || (variable.ends_with("_PORT") && find_variable(variable).is_none())
-}
-
-fn find_variable(variable: &str) -> Option<&'static str> {
-    known_names().find(|name| variable_of(name) == variable)
+        || (variable.ends_with("_PORT") && text.contains("://"))
 }
 
 fn read_toml(path: &Path, text: &str) -> Result<Vec<Found>, ConfigError> {
@@ -303,8 +318,13 @@ fn plain_text(value: &DeValue<'_>) -> Result<String, &'static str> {
 /// TOML's own message on one line, with the cure for the one trap that Kafka's names set.
 fn syntax_problem(message: &str) -> String {
     let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    if message.contains("dotted key") || message.contains("duplicate key") || message.contains("cannot extend") {
-        format!("{message} (where one name continues another, put the longer in quotes: \"max.connections.per.ip\" = 100)")
+    if message.contains("dotted key")
+        || message.contains("duplicate key")
+        || message.contains("cannot extend")
+    {
+        format!(
+            "{message} (where one name continues another, put the longer in quotes: \"max.connections.per.ip\" = 100)"
+        )
     } else {
         message
     }

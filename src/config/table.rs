@@ -47,7 +47,8 @@ declare_entries! {
         blocking_threads: usize as Int, "blocking.threads", default "2", bounds 1 => 64;
         /// Appends stop with a retriable error while the disk has less free space than this, so that reads, deletes
         /// and recovery still have room.
-        disk_reserve_bytes: u64 as Long, "disk.reserve.bytes", default "256MiB", bounds 0 => LONG_MAX, unit Bytes, is running;
+        disk_reserve_bytes: u64 as Long, "disk.reserve.bytes",
+            default "256MiB", bounds 0 => LONG_MAX, unit Bytes, is running;
         /// What is logged on standard error: a level, or directives such as `info,logstreams::kafka=debug`.
         log_level: LogFilter as String, "log.level", default "info";
     }
@@ -64,11 +65,13 @@ declare_entries! {
         delete_topic_enable: bool as Boolean, "delete.topic.enable", default "true";
         /// How many replicas must have a record before `acks=all` is answered; one node has one, and more than one
         /// makes such produce requests fail, as in Kafka.
-        min_insync_replicas: i32 as Int, "min.insync.replicas", topic min_insync_replicas "min.insync.replicas",
+        min_insync_replicas: i32 as Int, "min.insync.replicas",
+            topic min_insync_replicas "min.insync.replicas",
             default "1", bounds 1 => INT_MAX, is running;
         /// A replica that lags may become leader; one node has nobody to elect.
         unclean_leader_election_enable: bool as Boolean, "unclean.leader.election.enable",
-            topic unclean_leader_election_enable "unclean.leader.election.enable", default "false", is running, is inert;
+            topic unclean_leader_election_enable "unclean.leader.election.enable",
+            default "false", is running, is inert;
     }
     section "Segments" {
         /// The size at which a segment is closed and the next one begun; Kafka 4 allows 1 MiB and more, smaller ones
@@ -77,20 +80,26 @@ declare_entries! {
             default "1073741824", bounds 1024 => INT_MAX, unit Bytes, is running;
         /// The age at which a segment is closed even if it is not full.
         log_roll_ms: i64 as Long, "log.roll.ms", topic segment_ms "segment.ms",
-            default "604800000", bounds 1 => LONG_MAX, unit Milliseconds, alias "log.roll.hours" Hours, is running;
+            default "604800000", bounds 1 => LONG_MAX, unit Milliseconds,
+            alias "log.roll.hours" Hours, is running;
         /// The greatest random time taken off `segment.ms`, so that segments do not all roll at once.
         log_roll_jitter_ms: i64 as Long, "log.roll.jitter.ms", topic segment_jitter_ms "segment.jitter.ms",
-            default "0", bounds 0 => LONG_MAX, unit Milliseconds, alias "log.roll.jitter.hours" Hours, is running;
+            default "0", bounds 0 => LONG_MAX, unit Milliseconds,
+            alias "log.roll.jitter.hours" Hours, is running;
         /// How many bytes of log lie between two entries of the offset index.
-        log_index_interval_bytes: u64 as Int, "log.index.interval.bytes", topic index_interval_bytes "index.interval.bytes",
+        log_index_interval_bytes: u64 as Int, "log.index.interval.bytes",
+            topic index_interval_bytes "index.interval.bytes",
             default "4096", bounds 0 => INT_MAX, unit Bytes, is running;
         /// The size at which a full index closes its segment.
-        log_index_size_max_bytes: u64 as Int, "log.index.size.max.bytes", topic segment_index_bytes "segment.index.bytes",
+        log_index_size_max_bytes: u64 as Int, "log.index.size.max.bytes",
+            topic segment_index_bytes "segment.index.bytes",
             default "10485760", bounds 4 => INT_MAX, unit Bytes, is running;
         /// Segment files get their full size on disk when they are created.
-        log_preallocate: bool as Boolean, "log.preallocate", topic preallocate "preallocate", default "false", is running, is inert;
+        log_preallocate: bool as Boolean, "log.preallocate", topic preallocate "preallocate",
+            default "false", is running, is inert;
         /// How long the files of a deleted segment stay, renamed, before they are removed.
-        log_segment_delete_delay_ms: u64 as Long, "log.segment.delete.delay.ms", topic file_delete_delay_ms "file.delete.delay.ms",
+        log_segment_delete_delay_ms: u64 as Long, "log.segment.delete.delay.ms",
+            topic file_delete_delay_ms "file.delete.delay.ms",
             default "60000", bounds 0 => LONG_MAX, unit Milliseconds, is running;
     }
     section "Retention" {
@@ -105,7 +114,8 @@ declare_entries! {
         log_retention_check_interval_ms: u64 as Long, "log.retention.check.interval.ms",
             default "300000", bounds 1 => LONG_MAX, unit Milliseconds;
         /// What happens to old records: `delete` removes whole segments; `compact` comes in a later version.
-        log_cleanup_policy: CleanupPolicy as List, "log.cleanup.policy", topic cleanup_policy "cleanup.policy",
+        log_cleanup_policy: CleanupPolicy as List, "log.cleanup.policy",
+            topic cleanup_policy "cleanup.policy",
             default "delete", is running;
         /// How long compaction keeps a deletion mark.
         log_cleaner_delete_retention_ms: i64 as Long, "log.cleaner.delete.retention.ms",
@@ -121,21 +131,25 @@ declare_entries! {
             default "9223372036854775807", bounds 1 => LONG_MAX, unit Milliseconds, is running, is inert;
         /// The share of a log that must have changed before it is compacted.
         log_cleaner_min_cleanable_ratio: f64 as Double, "log.cleaner.min.cleanable.ratio",
-            topic min_cleanable_dirty_ratio "min.cleanable.dirty.ratio", default "0.5", bounds 0 => 1, is running, is inert;
+            topic min_cleanable_dirty_ratio "min.cleanable.dirty.ratio",
+            default "0.5", bounds 0 => 1, is running, is inert;
     }
     section "Durability" {
         /// After how many records a partition is synced to disk; 1 acknowledges every record only after the sync, one
         /// sync for all that wait.
-        log_flush_interval_messages: i64 as Long, "log.flush.interval.messages", topic flush_messages "flush.messages",
+        log_flush_interval_messages: i64 as Long, "log.flush.interval.messages",
+            topic flush_messages "flush.messages",
             default "9223372036854775807", bounds 1 => LONG_MAX, is running;
         /// How long a written record stays unsynced at most, which bounds what a power cut can take; a killed process
         /// loses nothing whatever the value (Kafka's default leaves the sync to the kernel).
         log_flush_interval_ms: u64 as Long, "log.flush.interval.ms", topic flush_ms "flush.ms",
             default "1000", bounds 0 => LONG_MAX, unit Milliseconds, is running;
         /// How appended bytes reach the disk: through the page cache, by direct I/O, or as `flush.messages` suggests.
-        write_path: WritePath as String, "write.path", topic write_path "write.path", default "auto", is running;
+        write_path: WritePath as String, "write.path", topic write_path "write.path",
+            default "auto", is running;
         /// The size of one direct write; a multiple of 4096.
-        dma_write_bytes: usize as Int, "dma.write.bytes", default "1MiB", bounds 4096 => 16_777_216, unit Bytes;
+        dma_write_bytes: usize as Int, "dma.write.bytes",
+            default "1MiB", bounds 4096 => 16_777_216, unit Bytes;
     }
     section "Messages" {
         /// The largest record batch that is accepted, as it arrives.
@@ -143,7 +157,8 @@ declare_entries! {
             default "1048588", bounds 0 => INT_MAX, unit Bytes, is running;
         /// Which timestamp records carry: the producer's or that of the append.
         log_message_timestamp_type: TimestampType as String, "log.message.timestamp.type",
-            topic message_timestamp_type "message.timestamp.type", default "CreateTime", is running;
+            topic message_timestamp_type "message.timestamp.type",
+            default "CreateTime", is running;
         /// How far a producer's timestamp may lie in the past.
         log_message_timestamp_before_max_ms: i64 as Long, "log.message.timestamp.before.max.ms",
             topic message_timestamp_before_max_ms "message.timestamp.before.max.ms",
@@ -153,26 +168,32 @@ declare_entries! {
             topic message_timestamp_after_max_ms "message.timestamp.after.max.ms",
             default "3600000", bounds 0 => LONG_MAX, unit Milliseconds, is running;
         /// The codec a topic asks for; batches are kept as the producer compressed them.
-        compression_type: CompressionType as String, "compression.type", topic compression_type "compression.type",
+        compression_type: CompressionType as String, "compression.type",
+            topic compression_type "compression.type",
             default "producer", is running, is inert;
         /// The level of gzip; -1 is the codec's own choice.
-        compression_gzip_level: i32 as Int, "compression.gzip.level", topic compression_gzip_level "compression.gzip.level",
+        compression_gzip_level: i32 as Int, "compression.gzip.level",
+            topic compression_gzip_level "compression.gzip.level",
             default "-1", bounds -1 => 9, is running, is inert;
         /// The level of LZ4.
-        compression_lz4_level: i32 as Int, "compression.lz4.level", topic compression_lz4_level "compression.lz4.level",
+        compression_lz4_level: i32 as Int, "compression.lz4.level",
+            topic compression_lz4_level "compression.lz4.level",
             default "9", bounds 1 => 17, is running, is inert;
         /// The level of Zstandard.
-        compression_zstd_level: i32 as Int, "compression.zstd.level", topic compression_zstd_level "compression.zstd.level",
+        compression_zstd_level: i32 as Int, "compression.zstd.level",
+            topic compression_zstd_level "compression.zstd.level",
             default "3", bounds -131_072 => 22, is running, is inert;
     }
     section "Caches" {
         /// The memory that keeps the newest batches for consumers at the tail, shared out over the shards; the oldest
         /// go first.
-        tail_cache_bytes: usize as Long, "tail.cache.bytes", default "128MiB", bounds 0 => LONG_MAX, unit Bytes;
+        tail_cache_bytes: usize as Long, "tail.cache.bytes",
+            default "128MiB", bounds 0 => LONG_MAX, unit Bytes;
         /// How many sealed segments stay mapped, shared out over the shards; the least recently read are unmapped first.
         segment_cache_count: usize as Int, "segment.cache.count", default "1024", bounds 1 => INT_MAX;
         /// How many bytes of sealed segments stay mapped, shared out over the shards.
-        segment_cache_bytes: u64 as Long, "segment.cache.bytes", default "64GiB", bounds 0 => LONG_MAX, unit Bytes;
+        segment_cache_bytes: u64 as Long, "segment.cache.bytes",
+            default "64GiB", bounds 0 => LONG_MAX, unit Bytes;
     }
     section "Limits" {
         /// The largest request that is read; a larger one closes its connection before any memory is taken for it.
@@ -195,9 +216,11 @@ declare_entries! {
         shard_inflight_max_bytes: usize as Long, "shard.inflight.max.bytes",
             default "256MiB", bounds 1024 => LONG_MAX, unit Bytes;
         /// The largest answer to one fetch, whatever the client asks for.
-        fetch_max_bytes: usize as Int, "fetch.max.bytes", default "57671680", bounds 1024 => INT_MAX, unit Bytes;
+        fetch_max_bytes: usize as Int, "fetch.max.bytes",
+            default "57671680", bounds 1024 => INT_MAX, unit Bytes;
         /// How many fetches may wait for data on one shard; further ones are answered at once with what there is.
-        shard_fetch_waiters_max: usize as Int, "shard.fetch.waiters.max", default "100000", bounds 1 => INT_MAX;
+        shard_fetch_waiters_max: usize as Int, "shard.fetch.waiters.max",
+            default "100000", bounds 1 => INT_MAX;
         /// How many fetch sessions are remembered; clients beyond it send full requests.
         max_incremental_fetch_session_cache_slots: usize as Int, "max.incremental.fetch.session.cache.slots",
             default "1000", bounds 0 => INT_MAX;
@@ -217,7 +240,8 @@ declare_entries! {
         /// How many groups this server keeps; joining or committing under a new name beyond it is refused.
         groups_max: usize as Int, "groups.max", default "100000", bounds 1 => INT_MAX;
         /// How many partitions the offsets topic is created with.
-        offsets_topic_num_partitions: i32 as Int, "offsets.topic.num.partitions", default "50", bounds 1 => 10_000;
+        offsets_topic_num_partitions: i32 as Int, "offsets.topic.num.partitions",
+            default "50", bounds 1 => 10_000;
         /// The segment size of the offsets topic.
         offsets_topic_segment_bytes: u64 as Int, "offsets.topic.segment.bytes",
             default "104857600", bounds 1024 => INT_MAX, unit Bytes;

@@ -13,7 +13,10 @@ impl TopicConfig {
     ///
     /// # Errors
     /// The first override that is unknown or illegal.
-    pub fn resolve(config: &Config, overrides: &BTreeMap<String, String>) -> Result<TopicConfig, ConfigError> {
+    pub fn resolve(
+        config: &Config,
+        overrides: &BTreeMap<String, String>,
+    ) -> Result<TopicConfig, ConfigError> {
         for (name, value) in overrides {
             validate_topic_override(name, value)?;
         }
@@ -48,6 +51,13 @@ impl TopicConfig {
             WritePath::Auto => WritePath::PageCache,
             chosen => chosen,
         }
+    }
+}
+
+/// A topic without overrides of a broker that is given nothing.
+impl Default for TopicConfig {
+    fn default() -> Self {
+        TopicConfig::of_broker(&Config::default())
     }
 }
 

@@ -489,7 +489,7 @@ pub struct ListGroups {
 }
 
 /// The groups of one coordinator.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListGroupsReply {
     /// Set when the coordinator cannot tell.
     pub error: Option<GroupError>,

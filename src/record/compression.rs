@@ -16,20 +16,16 @@
 
 mod lz4;
 mod snappy;
+mod zstd;
 
 use std::fmt;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 
 use super::error::BatchError;
 use super::header::CODEC_MASK;
 
 /// Level for gzip, as in Kafka (`compression.gzip.level` -1, which zlib takes for 6).
 const GZIP_LEVEL: u32 = 6;
-/// Level for zstd, as in Kafka.
-const ZSTD_LEVEL: i32 = 3;
-/// Largest window of a zstd frame, as a power of two: what zstd's own streaming decoder allows by default.
-const ZSTD_WINDOW_LOG_MAX: u32 = 27;
-
 /// The codec of a batch's records, by the number in its attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Compression {
@@ -108,7 +104,7 @@ enum Inner<'a> {
     Gzip(Box<flate2::bufread::MultiGzDecoder<&'a [u8]>>),
     Snappy(snappy::Reader<'a>),
     Lz4(Box<lz4_flex::frame::FrameDecoder<&'a [u8]>>),
-    Zstd(Box<zstd::stream::read::Decoder<'static, BufReader<&'a [u8]>>>),
+    Zstd(zstd::Reader<'a>),
 }
 
 impl<'a> Decompressor<'a> {
@@ -123,7 +119,7 @@ impl<'a> Decompressor<'a> {
             Compression::Snappy => snappy::Reader::new(compressed).map(Inner::Snappy),
             Compression::Lz4 => lz4::first_frame(compressed)
                 .map(|frame| Inner::Lz4(Box::new(lz4_flex::frame::FrameDecoder::new(frame)))),
-            Compression::Zstd => zstd_decoder(compressed).map(|decoder| Inner::Zstd(Box::new(decoder))),
+            Compression::Zstd => zstd::Reader::new(compressed).map(Inner::Zstd),
         };
         inner
             .map(Decompressor)
@@ -143,12 +139,6 @@ impl Read for Decompressor<'_> {
     }
 }
 
-fn zstd_decoder(compressed: &[u8]) -> io::Result<zstd::stream::read::Decoder<'static, BufReader<&[u8]>>> {
-    let mut decoder = zstd::stream::read::Decoder::new(compressed)?;
-    decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
-    Ok(decoder)
-}
-
 /// Appends the compressed form of `bytes` to `out`, with the levels and frames that Kafka writes.
 ///
 /// # Errors
@@ -166,11 +156,6 @@ pub fn compress(codec: Compression, bytes: &[u8], out: &mut Vec<u8>) -> io::Resu
         }
         Compression::Snappy => snappy::compress(bytes, out),
         Compression::Lz4 => lz4::compress(bytes, out),
-        Compression::Zstd => {
-            let mut encoder = zstd::stream::write::Encoder::new(out, ZSTD_LEVEL)?;
-            encoder.set_pledged_src_size(Some(bytes.len() as u64))?;
-            encoder.write_all(bytes)?;
-            encoder.finish().map(drop)
-        }
+        Compression::Zstd => zstd::compress(bytes, out),
     }
 }

@@ -27,9 +27,9 @@ pub struct ValidationLimits {
     pub max_message_bytes: usize,
     /// Who stamps the records: `message.timestamp.type`.
     pub timestamp_type: TimestampType,
-    /// How far a record's timestamp may lie in the past: `message.timestamp.before.max.ms`.
+    /// How far a record's timestamp may lie in the past: `message.timestamp.before.max.ms`; `i64::MAX` is no bound.
     pub timestamp_before_max_ms: i64,
-    /// How far a record's timestamp may lie in the future: `message.timestamp.after.max.ms`.
+    /// How far a record's timestamp may lie in the future: `message.timestamp.after.max.ms`; `i64::MAX` is no bound.
     pub timestamp_after_max_ms: i64,
     /// The server's clock.
     pub now_ms: i64,
@@ -110,8 +110,9 @@ pub enum InvalidBatch {
     /// A record does not follow the format, or bytes follow the last one. INVALID_RECORD.
     #[error("{0}")]
     MalformedRecord(#[source] BatchError),
-    /// The records are not numbered 0, 1, 2, ... INVALID_RECORD (Kafka does not look, and renumbers compressed
-    /// ones; see `transcode::renumber`).
+    /// The records are not numbered 0, 1, 2, ... INVALID_RECORD. (Kafka does not look at plain records and stores the
+    /// wrong numbers; on compressed ones it means to write the batch anew, which 4.3 fails at with
+    /// UNKNOWN_SERVER_ERROR. A caller may do it by `renumber`.)
     #[error("record {index} has offset delta {offset_delta}")]
     OffsetDelta {
         /// The record's place in the batch.
@@ -204,19 +205,20 @@ impl ValidBatch {
 /// # Errors
 /// `NoBatch`, `LegacyMagic`, `MoreThanOneBatch`, and `Corrupt` for lengths and magic bytes that cannot be.
 pub fn only_batch(records: &[u8]) -> Result<&[u8], InvalidBatch> {
-    let (batch, behind) = first_batch(records)?.ok_or(InvalidBatch::NoBatch)?;
+    let batch = first_batch(records)?.ok_or(InvalidBatch::NoBatch)?;
+    let behind = records.get(batch.len()..).unwrap_or_default();
     match first_batch(behind) {
         Ok(None) => Ok(batch),
         Ok(Some(_)) | Err(_) => Err(InvalidBatch::MoreThanOneBatch { extra_bytes: behind.len() }),
     }
 }
 
-fn first_batch(records: &[u8]) -> Result<Option<(&[u8], &[u8])>, InvalidBatch> {
+fn first_batch(records: &[u8]) -> Result<Option<&[u8]>, InvalidBatch> {
     if let Some(magic) = legacy_magic(records) {
         return Err(InvalidBatch::LegacyMagic { magic });
     }
     match BatchHeader::decode(records) {
-        Ok(header) => Ok(records.split_at_checked(header.size_bytes())),
+        Ok(header) => Ok(records.get(..header.size_bytes())),
         Err(BatchError::Truncated { .. }) => Ok(None),
         Err(error) => Err(InvalidBatch::Corrupt(error)),
     }
@@ -362,14 +364,16 @@ struct RecordCheck<'a> {
 
 impl<'a> RecordCheck<'a> {
     fn new(limits: &'a ValidationLimits) -> Self {
-        let (earliest, latest) = match limits.timestamp_type {
-            TimestampType::CreateTime => (
-                limits.now_ms.saturating_sub(limits.timestamp_before_max_ms),
-                limits.now_ms.saturating_add(limits.timestamp_after_max_ms),
-            ),
-            // The server's time takes the place of whatever the records say.
-            TimestampType::LogAppendTime => (i64::MIN, i64::MAX),
-        };
+        let (mut earliest, mut latest) = (i64::MIN, i64::MAX);
+        // Where the server stamps, its time takes the place of whatever the records say.
+        if limits.timestamp_type == TimestampType::CreateTime {
+            if limits.timestamp_before_max_ms < i64::MAX {
+                earliest = limits.now_ms.saturating_sub(limits.timestamp_before_max_ms);
+            }
+            if limits.timestamp_after_max_ms < i64::MAX {
+                latest = limits.now_ms.saturating_add(limits.timestamp_after_max_ms);
+            }
+        }
         RecordCheck { limits, earliest, latest, max_timestamp: NO_TIMESTAMP }
     }
 

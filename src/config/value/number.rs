@@ -31,6 +31,17 @@ pub enum ShardCount {
     Exactly(usize),
 }
 
+impl ShardCount {
+    /// The number of shards: at least one. `Auto` follows the CPUs that affinity and the cgroup's quota leave this
+    /// process, a fraction rounded down.
+    pub fn resolve(self) -> usize {
+        match self {
+            ShardCount::Auto => std::thread::available_parallelism().map_or(1, usize::from),
+            ShardCount::Exactly(count) => count.max(1),
+        }
+    }
+}
+
 fn not_a_number(rule: &Rule) -> Problem {
     let mut sentence = format!("Not a number of type {}", rule.kind.word().to_uppercase());
     if rule.unit == Unit::Bytes {
@@ -96,11 +107,8 @@ integer_settings!(i16, i32, i64, u16, u32, u64, usize);
 
 impl Setting for f64 {
     fn read(rule: &Rule, text: &str) -> Result<Self, Problem> {
-        let value = text
-            .parse::<f64>()
-            .ok()
-            .filter(|value| value.is_finite())
-            .ok_or_else(|| not_a_number(rule))?;
+        let value =
+            text.parse::<f64>().ok().filter(|value| value.is_finite()).ok_or_else(|| not_a_number(rule))?;
         if let Some((min, max)) = rule.bounds {
             // The bounds of the few fractions are small whole numbers, exact in both types.
             if value < min as f64 {
