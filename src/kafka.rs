@@ -11,6 +11,10 @@
 //!
 //! Does not: touch files, storage, shards or coordinators. Source: the message definitions of Apache Kafka 4.
 
+use bytes::BytesMut;
+
+use crate::base::units::MIB;
+
 mod wire;
 
 mod frame;
@@ -26,3 +30,22 @@ mod front;
 pub use api::{ApiRow, api_rows};
 pub use connection::{ConnectionEnd, ConnectionState, resume, serve};
 pub use front::Front;
+
+/// Decodes a request frame, its size included, as a connection would, and does nothing with it: for fuzzing and tests.
+///
+/// # Errors
+/// Why a connection would be closed.
+pub fn check_request(bytes: &[u8]) -> Result<(), String> {
+    let check = || {
+        let frame::Found::Whole(size) = frame::find(bytes, MIB * 100)? else {
+            return Err(wire::Malformed("the frame is cut".to_owned()));
+        };
+        let (header, body) = frame::split_header(BytesMut::from(&bytes[..size]))?;
+        if header.row.serves(header.version) {
+            api::check(header.row, header.version, body)
+        } else {
+            Err(wire::Malformed("the version is not served".to_owned()))
+        }
+    };
+    check().map_err(|error| error.to_string())
+}

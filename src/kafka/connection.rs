@@ -259,6 +259,10 @@ impl Connection {
         let mut answering = pin!(api::answer(&ctx, body));
         let answer = match poll_once(answering.as_mut()).await {
             Some(answer) => answer?,
+            None if !ctx.header.row.may_park() => {
+                self.link.flush().await;
+                answering.await?
+            }
             None => {
                 self.link.flush().await;
                 match while_connected(answering, &mut self.buffer, &self.link).await? {

@@ -77,6 +77,11 @@ impl Front {
         })
     }
 
+    /// How many fetch sessions this shard remembers.
+    pub fn fetch_session_count(&self) -> usize {
+        self.sessions.borrow().len()
+    }
+
     /// Counts a request's bytes until the guard is dropped.
     pub(super) fn count_inflight(self: &Rc<Self>, bytes: usize) -> Inflight {
         self.inflight_bytes.set(self.inflight_bytes.get() + bytes);

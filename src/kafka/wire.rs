@@ -49,20 +49,12 @@ impl Reader {
         self.bytes.len()
     }
 
-    pub(super) fn read_i8(&mut self) -> Result<i8, Malformed> {
-        self.bytes.try_get_i8().map_err(|_| Malformed::cut("an int8"))
-    }
-
     pub(super) fn read_i16(&mut self) -> Result<i16, Malformed> {
         self.bytes.try_get_i16().map_err(|_| Malformed::cut("an int16"))
     }
 
     pub(super) fn read_i32(&mut self) -> Result<i32, Malformed> {
         self.bytes.try_get_i32().map_err(|_| Malformed::cut("an int32"))
-    }
-
-    pub(super) fn read_i64(&mut self) -> Result<i64, Malformed> {
-        self.bytes.try_get_i64().map_err(|_| Malformed::cut("an int64"))
     }
 
     pub(super) fn read_uuid(&mut self) -> Result<Uuid, Malformed> {
@@ -180,10 +172,6 @@ impl Writer {
         Writer { chunks: Vec::new(), current: BytesMut::with_capacity(256), size_bytes: 0, flexible }
     }
 
-    pub(super) fn put_i8(&mut self, value: i8) {
-        self.current.put_i8(value);
-    }
-
     pub(super) fn put_i16(&mut self, value: i16) {
         self.current.put_i16(value);
     }
@@ -297,7 +285,6 @@ mod tests {
             writer.put_nullable_string(None);
             writer.put_count(2);
             writer.put_chunks(vec![Bytes::from_static(b"ab"), Bytes::from_static(b"c")], 3);
-            writer.put_i64(-7);
             writer.end_struct();
             let (chunks, size_bytes) = writer.finish();
             let bytes: BytesMut = chunks.iter().flatten().copied().collect();
@@ -307,7 +294,6 @@ mod tests {
             assert_eq!(reader.read_nullable_string().unwrap(), None);
             assert_eq!(reader.read_count().unwrap(), Some(2));
             assert_eq!(reader.read_nullable_bytes().unwrap().unwrap(), "abc");
-            assert_eq!(reader.read_i64().unwrap(), -7);
             reader.skip_tagged_fields().unwrap();
             assert_eq!(reader.remaining(), 0);
         }

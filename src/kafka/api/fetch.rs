@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::FetchRequest;
 
-use super::{Answer, Outcome, RequestContext};
+use super::{Answer, ApiRow, Outcome, RequestContext};
 use crate::base::clock;
 use crate::broker::{self, FetchPartition, FetchedPartition, IsolationLevel};
 use crate::kafka::fetch_session::{NO_SESSION, Relation, Resolved, Told, TopicRef, Wanted};
@@ -46,6 +46,11 @@ pub(super) async fn answer(ctx: &RequestContext<'_>, body: BytesMut) -> Result<A
         answers.iter_mut().for_each(refuse_zstd);
     }
     Ok(complete(ctx, &resolved, isolation, answers))
+}
+
+/// See [`super::check`].
+pub(super) fn check(_row: &ApiRow, version: i16, body: BytesMut) -> Result<(), Malformed> {
+    decode_guard::decode::<FetchRequest>(body.freeze(), version).map(drop)
 }
 
 /// Kafka's number of an isolation level.
@@ -251,3 +256,6 @@ fn put_partition(writer: &mut Writer, version: i16, aborted_is_null: bool, answe
     writer.put_chunks(fetched.chunks, size_bytes);
     writer.end_struct();
 }
+
+#[cfg(test)]
+mod tests;

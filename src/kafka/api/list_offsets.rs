@@ -17,6 +17,9 @@ use crate::broker::{BrokerError, ListedOffset, OffsetQuery, OffsetSpec};
 use crate::kafka::error_code;
 use crate::model::TopicPartition;
 
+/// The first version with leader epochs.
+const LEADER_EPOCH_VERSION: i16 = 4;
+
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
@@ -95,7 +98,7 @@ pub(super) async fn handle(ctx: &RequestContext<'_>, request: ListOffsetsRequest
         for (topic_position, topic) in topics.iter_mut().enumerate() {
             for (position, partition) in topic.partitions.iter_mut().enumerate() {
                 if let Some(place) = places.get(&(topic_position, position)) {
-                    put(partition, listed.get(*place));
+                    put(partition, listed.get(*place), ctx.version());
                 }
             }
         }
@@ -103,12 +106,18 @@ pub(super) async fn handle(ctx: &RequestContext<'_>, request: ListOffsetsRequest
     ListOffsetsResponse::default().with_topics(topics)
 }
 
-fn put(partition: &mut ListOffsetsPartitionResponse, listed: Option<&Result<ListedOffset, BrokerError>>) {
+fn put(
+    partition: &mut ListOffsetsPartitionResponse,
+    listed: Option<&Result<ListedOffset, BrokerError>>,
+    version: i16,
+) {
     match listed {
         Some(Ok(listed)) => {
             partition.offset = listed.offset;
             partition.timestamp = listed.timestamp;
-            partition.leader_epoch = listed.leader_epoch;
+            if version >= LEADER_EPOCH_VERSION {
+                partition.leader_epoch = listed.leader_epoch;
+            }
         }
         Some(Err(error)) => partition.error_code = error_code::of(error).code(),
         None => partition.error_code = ResponseError::UnknownServerError.code(),

@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::protocol::StrBytes;
 
-use super::{Answer, Outcome, RequestContext};
+use super::{Answer, ApiRow, Outcome, RequestContext};
 use crate::broker::{Acks, PartitionProduce, PartitionProduced, ProduceRequest, TopicImage};
 use crate::kafka::error_code;
 use crate::kafka::frame::{self, RequestHeader};
@@ -24,8 +24,6 @@ use crate::record::Compression;
 const TOPIC_ID_VERSION: i16 = 13;
 /// The first version whose clients know zstd.
 const ZSTD_VERSION: i16 = 7;
-/// The client id that may write to internal topics, as in Kafka.
-const ADMIN_CLIENT_ID: &str = "__admin_client";
 /// Where a batch's attributes lie; the last of their bytes has the codec.
 const ATTRIBUTES_LOW_POSITION: usize = 22;
 
@@ -100,6 +98,11 @@ pub(super) async fn answer(ctx: &RequestContext<'_>, body: BytesMut) -> Result<A
     })))
 }
 
+/// See [`super::check`].
+pub(super) fn check(row: &ApiRow, version: i16, body: BytesMut) -> Result<(), Malformed> {
+    decode(body, version, row.is_flexible(version)).map(drop)
+}
+
 /// Sorts out what can be handed to the broker.
 fn plan(ctx: &RequestContext<'_>, request: Request, acks_are_valid: bool) -> (Response, Vec<PartitionProduce>) {
     let image = ctx.broker().image();
@@ -120,7 +123,7 @@ fn plan(ctx: &RequestContext<'_>, request: Request, acks_are_valid: bool) -> (Re
             } else {
                 known
                     .map_err(|error| (error, error.to_string()))
-                    .and_then(|known| check(ctx, known, partition.index, partition.records))
+                    .and_then(|known| admit(ctx, known, partition.index, partition.records))
             };
             let result = match checked {
                 Ok(planned_partition) => {
@@ -136,7 +139,7 @@ fn plan(ctx: &RequestContext<'_>, request: Request, acks_are_valid: bool) -> (Re
     (Response { topics }, planned)
 }
 
-fn check(
+fn admit(
     ctx: &RequestContext<'_>,
     topic: &TopicImage,
     partition: PartitionIndex,
@@ -146,9 +149,6 @@ fn check(
     let Some(owner) = topic.owner(partition) else {
         return refuse(ResponseError::UnknownTopicOrPartition, "the topic has no such partition");
     };
-    if topic.name.is_internal() && ctx.client_id() != ADMIN_CLIENT_ID {
-        return refuse(ResponseError::InvalidTopicException, "clients may not write to internal topics");
-    }
     let Some(records) = records.filter(|records| !records.is_empty()) else {
         return refuse(ResponseError::InvalidRecord, "a partition must have exactly one record batch");
     };
@@ -281,3 +281,6 @@ fn encode(response: &Response, version: i16, flexible: bool) -> Writer {
     writer.end_struct();
     writer
 }
+
+#[cfg(test)]
+mod tests;
