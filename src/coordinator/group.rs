@@ -138,12 +138,22 @@ struct Group {
     offsets: GroupOffsets,
     /// The group's record as it is in the log.
     stored: Option<Bytes>,
+    /// What waits for an append on behalf of the group; it is not forgotten meanwhile.
+    appends_under_way: usize,
+    last_append: Option<AppendId>,
 }
 
 impl Group {
     fn new(id: Arc<str>, now_ms: i64) -> Self {
         let classic = ClassicGroup::empty(Some(now_ms));
-        Group { id, classic, offsets: GroupOffsets::default(), stored: None }
+        Group {
+            id,
+            classic,
+            offsets: GroupOffsets::default(),
+            stored: None,
+            appends_under_way: 0,
+            last_append: None,
+        }
     }
 }
 
@@ -312,7 +322,7 @@ impl GroupCoordinator {
     /// A group that was never stored and holds nothing leaves no trace.
     fn forget_if_unused(&mut self, group_id: &str) {
         let Some(group) = self.groups.get(group_id) else { return };
-        if group.stored.is_none() && group.is_idle() && group.offsets.is_empty() {
+        if group.is_unused() {
             self.timers.cancel(&TimerKey::Retention(group.id.clone()));
             self.groups.remove(group_id);
         }
@@ -331,9 +341,9 @@ impl GroupCoordinator {
         }
         let append = AppendId(self.next_append);
         self.next_append += 1;
-        for group_id in after.iter().filter_map(AfterAppend::group_with_offsets) {
+        for group_id in after.iter().filter_map(AfterAppend::group_id) {
             if let Some(group) = self.groups.get_mut(group_id) {
-                group.offsets.last_append = Some(append);
+                group.last_append = Some(append);
             }
         }
         self.appends.insert(append, after);
@@ -350,6 +360,10 @@ impl GroupCoordinator {
 }
 
 impl Group {
+    fn is_unused(&self) -> bool {
+        self.stored.is_none() && self.appends_under_way == 0 && self.is_idle() && self.offsets.is_empty()
+    }
+
     /// Whether nobody is in it or about to be.
     fn is_idle(&self) -> bool {
         self.classic.is_in(GroupState::Empty) && self.classic.pending_joins.is_empty()

@@ -68,13 +68,13 @@ pub(super) struct StaticWelcome {
 }
 
 impl AfterAppend {
-    /// The group whose offsets will change.
-    pub(super) fn group_with_offsets(&self) -> Option<&Arc<str>> {
+    /// The group on whose behalf records are appended.
+    pub(super) fn group_id(&self) -> Option<&Arc<str>> {
         match self {
-            AfterAppend::OffsetsStored { group_id, .. } | AfterAppend::Forgotten { group_id, .. } => {
-                Some(group_id)
-            }
-            AfterAppend::GroupStored { .. } | AfterAppend::Fetch { .. } => None,
+            AfterAppend::GroupStored { group_id, .. } => Some(group_id),
+            AfterAppend::OffsetsStored { group_id, .. } => Some(group_id),
+            AfterAppend::Forgotten { group_id, .. } => Some(group_id),
+            AfterAppend::Fetch { .. } => None,
         }
     }
 }
@@ -85,7 +85,9 @@ impl GroupCoordinator {
     pub fn appended(&mut self, append: AppendId, now_ms: i64) -> Effects {
         let mut output = Output::default();
         for after in self.appends.remove(&append).unwrap_or_default() {
+            let group_id = self.end_append_of(&after);
             self.finish_append(after, now_ms, &mut output);
+            self.forget_if_unused(group_id.as_deref().unwrap_or_default());
         }
         self.finish(output)
     }
@@ -96,9 +98,19 @@ impl GroupCoordinator {
     pub fn append_failed(&mut self, append: AppendId, error: GroupError, now_ms: i64) -> Effects {
         let mut output = Output::default();
         for after in self.appends.remove(&append).unwrap_or_default() {
+            let group_id = self.end_append_of(&after);
             self.fail_append(after, error, now_ms, &mut output);
+            self.forget_if_unused(group_id.as_deref().unwrap_or_default());
         }
         self.finish(output)
+    }
+
+    /// Notes that the group, which is given back, has one append less under way.
+    fn end_append_of(&mut self, after: &AfterAppend) -> Option<Arc<str>> {
+        let group_id = after.group_id()?;
+        let group = self.groups.get_mut(group_id)?;
+        group.appends_under_way = group.appends_under_way.saturating_sub(1);
+        Some(group.id.clone())
     }
 
     fn finish_append(&mut self, after: AfterAppend, now_ms: i64, output: &mut Output) {
@@ -131,7 +143,6 @@ impl GroupCoordinator {
             AfterAppend::OffsetsStored { group_id, producer_id, offsets, token, reply } => {
                 self.drop_offsets(&group_id, producer_id, &offsets);
                 output.reply(token, refused(GroupReply::OffsetCommit(reply), error));
-                self.forget_if_unused(&group_id);
             }
             AfterAppend::Forgotten { reply, .. } => {
                 output.replies.extend(reply.map(|(token, reply)| (token, refused(reply, error))));

@@ -53,7 +53,7 @@ impl GroupCoordinator {
     /// to the log: whoever commits and then leaves a partition has committed before the next owner looks.
     pub(super) fn fetch_offsets(&mut self, token: ReplyToken, fetch: OffsetFetch) -> Effects {
         let group = self.groups.get(fetch.group_id.as_str()).filter(|_| fetch.require_stable);
-        let last_append = group.and_then(|group| group.offsets.last_append);
+        let last_append = group.and_then(|group| group.last_append);
         match last_append.and_then(|append| self.appends.get_mut(&append)) {
             Some(waiting) => {
                 waiting.push(AfterAppend::Fetch { token, fetch });
@@ -170,7 +170,6 @@ impl GroupCoordinator {
         if is_group {
             group.stored = None;
         }
-        self.forget_if_unused(group_id);
     }
 }
 
@@ -217,7 +216,7 @@ impl Turn<'_> {
         }
         self.output.producer = commit.producer;
         let group_id = self.group.id.clone();
-        self.output.after.push(AfterAppend::OffsetsStored { group_id, producer_id, offsets, token, reply });
+        self.await_append(AfterAppend::OffsetsStored { group_id, producer_id, offsets, token, reply });
     }
 
     fn delete_offsets(&mut self, token: ReplyToken, delete: &OffsetDelete, known: &[OffsetKey]) {
