@@ -208,6 +208,19 @@ fn another_protocol_type_or_none_is_refused() {
 }
 
 #[test]
+fn a_group_that_everybody_left_while_it_was_joined_takes_newcomers() {
+    let mut bench = Bench::new(GroupSettings { group_initial_rebalance_delay_ms: 3_000, ..settings() });
+    let token = bench.join(JoinGroup { require_known_member_id: true, ..join_request() });
+    let first = bench.joined(token).member_id;
+    bench.join(rejoin_request(&first));
+    bench.leave(&[(&first, None)]);
+    assert_eq!(bench.state(), GroupState::PreparingRebalance);
+    let newcomer = bench.join(join_request());
+    bench.pass(6_000);
+    assert_eq!(bench.joined(newcomer).generation_id, 1);
+}
+
+#[test]
 fn session_timeouts_out_of_bounds_are_refused() {
     let mut bench = Bench::new(settings());
     for session_timeout_ms in [-1, 5_999, 30 * 60 * 1_000 + 1] {

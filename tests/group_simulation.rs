@@ -1,0 +1,664 @@
+//! A group, its clients, its log and their misfortunes, run by a seed.
+//!
+//! Members join, crash, pause past their sessions, come back, leave; replies get lost; appends fail; the coordinator
+//! is killed at any step and comes back from its log, with or without what was being appended. What must hold:
+//! - a token is answered exactly once;
+//! - in one generation no partition is given to two members (a static member's successor counts as the same);
+//! - generations that were handed out only grow;
+//! - an offset that is fetched is exactly what the log says, and members never commit one backwards;
+//! - when the misfortunes end, the group becomes stable and every partition has an owner.
+//!
+//! The clients do what real ones do with each error. `GROUP_SIMULATION_SEEDS=20000` runs more seeds,
+//! `GROUP_SIMULATION_SEED=7` one of them.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use bytes::Bytes;
+
+use logstreams::coordinator::group::schema::{OffsetValue, StateKey};
+use logstreams::coordinator::group::{AppendId, Effects, GroupCoordinator, GroupSettings, StateRecord};
+use logstreams::model::group::{
+    ByTopic, CommitPartition, GroupError, GroupReply, GroupRequest, GroupState, Heartbeat, JoinGroup,
+    JoinGroupReply, LeaveGroup, LeavingMember, ListGroups, MemberProtocol, NO_GENERATION, OffsetCommit,
+    OffsetFetch, ReplyToken, SyncGroup, SyncGroupReply,
+};
+use logstreams::model::{TopicName, Uuid};
+
+const GROUP: &str = "simulated";
+const PARTITION_COUNT: u8 = 6;
+const SESSION_MS: i64 = 6_000;
+const REBALANCE_MS: i64 = 9_000;
+const HEARTBEAT_MS: i64 = 1_500;
+const STEP_COUNT: usize = 400;
+const CLIENT_COUNT: usize = 5;
+const SEED_COUNT: u64 = 1_500;
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    fn one_in(&mut self, count: u64) -> bool {
+        self.below(count) == 0
+    }
+
+    fn up_to_ms(&mut self, limit_ms: i64) -> i64 {
+        (self.next() % limit_ms.unsigned_abs()).cast_signed()
+    }
+}
+
+/// What a client does next, or waits for.
+#[derive(Debug, Clone, PartialEq)]
+enum Phase {
+    Out,
+    ToJoin,
+    ToSync {
+        assignments: Vec<(String, Bytes)>,
+    },
+    /// Has an assignment and needs to know where to read on.
+    ToFetch {
+        partitions: Vec<u8>,
+    },
+    Member,
+}
+
+/// One consumer process.
+struct Client {
+    instance_id: Option<String>,
+    is_modern: bool,
+    phase: Phase,
+    member_id: String,
+    generation_id: i32,
+    /// The next offset to read of each partition owned.
+    positions: BTreeMap<u8, i64>,
+    waiting_for: Option<ReplyToken>,
+    paused_until_ms: i64,
+    heartbeat_ms: i64,
+    metadata: u8,
+}
+
+impl Client {
+    fn restart(&mut self) {
+        self.phase = Phase::ToJoin;
+        self.member_id.clear();
+        self.generation_id = NO_GENERATION;
+        self.positions.clear();
+        self.waiting_for = None;
+    }
+
+    fn rejoin(&mut self) {
+        self.phase = Phase::ToJoin;
+        self.positions.clear();
+    }
+
+    /// What every client does with the errors that all requests share.
+    fn suffer(&mut self, error: GroupError) {
+        match error {
+            GroupError::UnknownMemberId => {
+                self.member_id.clear();
+                self.rejoin();
+            }
+            GroupError::IllegalGeneration | GroupError::RebalanceInProgress => self.rejoin(),
+            GroupError::FencedInstanceId => self.phase = Phase::Out,
+            GroupError::GroupMaxSizeReached => self.restart(),
+            GroupError::CoordinatorNotAvailable | GroupError::NotCoordinator => {}
+            other => panic!("no client should meet {other:?}"),
+        }
+    }
+
+    fn sync_request(&self, assignments: Vec<(String, Bytes)>) -> GroupRequest {
+        GroupRequest::Sync(SyncGroup {
+            group_id: GROUP.to_owned(),
+            generation_id: self.generation_id,
+            member_id: self.member_id.clone(),
+            group_instance_id: self.instance_id.clone(),
+            protocol_type: Some("consumer".to_owned()),
+            protocol_name: Some("simple".to_owned()),
+            assignments,
+        })
+    }
+
+    fn join_request(&self) -> GroupRequest {
+        // A subscription to the topic "t", then bytes of the client's own.
+        let metadata = Bytes::from(vec![0, 1, 0, 0, 0, 1, 0, 1, b't', self.metadata]);
+        GroupRequest::Join(JoinGroup {
+            group_id: GROUP.to_owned(),
+            member_id: self.member_id.clone(),
+            group_instance_id: self.instance_id.clone(),
+            client_id: "client".to_owned(),
+            client_host: "/127.0.0.1".to_owned(),
+            session_timeout_ms: i32::try_from(SESSION_MS).unwrap(),
+            rebalance_timeout_ms: i32::try_from(REBALANCE_MS).unwrap(),
+            protocol_type: "consumer".to_owned(),
+            protocols: vec![MemberProtocol { name: "simple".to_owned(), metadata }],
+            require_known_member_id: self.is_modern,
+            supports_skipping_assignment: self.is_modern,
+            reason: None,
+        })
+    }
+
+    fn heartbeat_request(&self) -> GroupRequest {
+        GroupRequest::Heartbeat(Heartbeat {
+            group_id: GROUP.to_owned(),
+            generation_id: self.generation_id,
+            member_id: self.member_id.clone(),
+            group_instance_id: self.instance_id.clone(),
+        })
+    }
+
+    fn leave_request(&self) -> GroupRequest {
+        let leaving = LeavingMember {
+            member_id: self.member_id.clone(),
+            group_instance_id: self.instance_id.clone(),
+            reason: None,
+        };
+        GroupRequest::Leave(LeaveGroup { group_id: GROUP.to_owned(), members: vec![leaving] })
+    }
+
+    /// Commits what it has read of all its partitions.
+    fn commit_request(&self) -> GroupRequest {
+        commit_request(self.generation_id, &self.member_id, self.instance_id.as_deref(), &self.positions)
+    }
+}
+
+fn commit_request(
+    generation_id: i32,
+    member_id: &str,
+    instance_id: Option<&str>,
+    positions: &BTreeMap<u8, i64>,
+) -> GroupRequest {
+    let commit = |(&partition, &offset): (&u8, &i64)| CommitPartition {
+        partition: i32::from(partition),
+        offset,
+        leader_epoch: 0,
+        metadata: None,
+        commit_timestamp_ms: None,
+    };
+    let partitions = positions.iter().map(commit).collect();
+    GroupRequest::OffsetCommit(OffsetCommit {
+        group_id: GROUP.to_owned(),
+        generation_id,
+        member_id: member_id.to_owned(),
+        group_instance_id: instance_id.map(str::to_owned),
+        retention_time_ms: -1,
+        producer: None,
+        topics: vec![ByTopic { topic: topic(), topic_id: None, partitions }],
+    })
+}
+
+fn fetch_request(partitions: Vec<u8>, require_stable: bool) -> GroupRequest {
+    let partitions = partitions.into_iter().map(i32::from).collect();
+    GroupRequest::OffsetFetch(OffsetFetch {
+        group_id: GROUP.to_owned(),
+        member_id: None,
+        member_epoch: -1,
+        topics: Some(vec![ByTopic { topic: topic(), topic_id: None, partitions }]),
+        require_stable,
+    })
+}
+
+fn topic() -> TopicName {
+    TopicName::new("t").unwrap()
+}
+
+/// What the log says, record by record.
+#[derive(Default)]
+struct LogModel {
+    offsets: BTreeMap<u8, i64>,
+    /// Who was given a partition in a generation.
+    owners: HashMap<(i32, u8), String>,
+    handed_out_generation: i32,
+}
+
+impl LogModel {
+    fn apply(&mut self, record: &StateRecord, is_by_admin: bool) {
+        match (StateKey::decode(&record.key).unwrap().unwrap(), &record.value) {
+            (StateKey::Offset { partition, .. }, Some(value)) => {
+                let partition = u8::try_from(partition).unwrap();
+                let offset = OffsetValue::decode(value).unwrap().offset;
+                let before = self.offsets.insert(partition, offset).unwrap_or(-1);
+                assert!(
+                    is_by_admin || offset >= before,
+                    "partition {partition} went from {before} to {offset}"
+                );
+            }
+            (StateKey::Offset { partition, .. }, None) => {
+                self.offsets.remove(&u8::try_from(partition).unwrap());
+            }
+            (StateKey::Group { .. }, Some(_)) => {}
+            // A new group of the same name counts from one again.
+            (StateKey::Group { .. }, None) => {
+                self.owners.clear();
+                self.handed_out_generation = 0;
+            }
+        }
+    }
+}
+
+/// Who asked what under a token.
+struct Question {
+    /// None for an admin.
+    client: Option<usize>,
+    request: GroupRequest,
+}
+
+struct Append {
+    id: AppendId,
+    records: Vec<StateRecord>,
+    is_by_admin: bool,
+}
+
+struct World {
+    random: Random,
+    now_ms: i64,
+    settings: GroupSettings,
+    coordinator: GroupCoordinator,
+    incarnation: u128,
+    log: Vec<StateRecord>,
+    model: LogModel,
+    appends: VecDeque<Append>,
+    clients: Vec<Client>,
+    next_token: u64,
+    questions: HashMap<ReplyToken, Question>,
+    mail: VecDeque<(Question, ReplyToken, GroupReply)>,
+    is_calm: bool,
+}
+
+fn new_coordinator(settings: &GroupSettings, incarnation: u128) -> GroupCoordinator {
+    let mut number = incarnation << 64;
+    let ids = move || {
+        number += 1;
+        Uuid::from_u128(number)
+    };
+    GroupCoordinator::with_ids(settings.clone(), Box::new(ids))
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let settings = GroupSettings {
+            group_initial_rebalance_delay_ms: [0, 0, 700][random.below(3) as usize],
+            group_max_size: [3, 100, 100, 100][random.below(4) as usize],
+            ..GroupSettings::default()
+        };
+        let client = |index: usize| Client {
+            instance_id: (index % 2 == 0).then(|| format!("instance-{index}")),
+            is_modern: index < 3,
+            phase: Phase::Out,
+            member_id: String::new(),
+            generation_id: NO_GENERATION,
+            positions: BTreeMap::new(),
+            waiting_for: None,
+            paused_until_ms: 0,
+            heartbeat_ms: 0,
+            metadata: 0,
+        };
+        let mut world = World {
+            coordinator: new_coordinator(&settings, 0),
+            settings,
+            random,
+            now_ms: 1_700_000_000_000,
+            incarnation: 0,
+            log: Vec::new(),
+            model: LogModel::default(),
+            appends: VecDeque::new(),
+            clients: (0..CLIENT_COUNT).map(client).collect(),
+            next_token: 0,
+            questions: HashMap::new(),
+            mail: VecDeque::new(),
+            is_calm: false,
+        };
+        let effects = world.coordinator.loaded(world.now_ms);
+        world.carry_out(effects, false);
+        world
+    }
+
+    fn step(&mut self) {
+        let client = self.random.below(CLIENT_COUNT as u64) as usize;
+        match self.random.below(100) {
+            0..40 => self.act(client),
+            40..62 => self.deliver_mail(),
+            62..80 => self.end_append(),
+            80..92 => {
+                let ms = self.random.up_to_ms(400);
+                self.pass(ms);
+            }
+            92..94 => {
+                let limit_ms = [3_000, 3_000, 20_000, 800_000][self.random.below(4) as usize];
+                let ms = self.random.up_to_ms(limit_ms);
+                self.pass(ms);
+            }
+            94 => self.clients[client].restart(),
+            95 => self.clients[client].phase = Phase::Out,
+            96 => self.clients[client].paused_until_ms = self.now_ms + self.random.up_to_ms(3 * SESSION_MS),
+            97 => self.clients[client].metadata = self.random.below(3) as u8,
+            98 => self.ask_as_admin(),
+            _ => self.kill_coordinator(),
+        }
+    }
+
+    /// Lets one client do what it is up to.
+    fn act(&mut self, index: usize) {
+        let client = &self.clients[index];
+        if client.waiting_for.is_some() || self.now_ms < client.paused_until_ms {
+            return;
+        }
+        let request = match client.phase.clone() {
+            Phase::Out if self.is_calm || self.random.one_in(4) => return self.clients[index].restart(),
+            Phase::Out => return,
+            Phase::ToJoin => client.join_request(),
+            Phase::ToSync { assignments } => client.sync_request(assignments),
+            Phase::ToFetch { partitions } => fetch_request(partitions, true),
+            Phase::Member => match self.member_request(index) {
+                Some(request) => request,
+                None => return,
+            },
+        };
+        self.ask(Some(index), request);
+    }
+
+    fn member_request(&mut self, index: usize) -> Option<GroupRequest> {
+        let is_calm = self.is_calm;
+        let client = &mut self.clients[index];
+        if self.now_ms - client.heartbeat_ms >= HEARTBEAT_MS {
+            client.heartbeat_ms = self.now_ms;
+            return Some(client.heartbeat_request());
+        }
+        match self.random.below(12) {
+            0 if !is_calm => {
+                let request = client.leave_request();
+                client.phase = Phase::Out;
+                Some(request)
+            }
+            1 if !is_calm => {
+                client.rejoin();
+                None
+            }
+            2..8 if !client.positions.is_empty() => {
+                let read = self.random.below(5).cast_signed();
+                client.positions.values_mut().for_each(|position| *position += read);
+                Some(client.commit_request())
+            }
+            _ => None,
+        }
+    }
+
+    fn ask_as_admin(&mut self) {
+        let request = match self.random.below(4) {
+            0 => {
+                let offset = self.random.below(30).cast_signed();
+                let partition = self.random.below(u64::from(PARTITION_COUNT)) as u8;
+                commit_request(NO_GENERATION, "", None, &BTreeMap::from([(partition, offset)]))
+            }
+            1 => GroupRequest::List(ListGroups::default()),
+            _ => fetch_request((0..PARTITION_COUNT).collect(), self.random.one_in(2)),
+        };
+        self.ask(None, request);
+    }
+
+    fn ask(&mut self, client: Option<usize>, request: GroupRequest) {
+        let token = ReplyToken(self.next_token);
+        self.next_token += 1;
+        self.questions.insert(token, Question { client, request: request.clone() });
+        if let Some(index) = client {
+            self.clients[index].waiting_for = Some(token);
+        }
+        let effects = self.coordinator.handle(token, request, self.now_ms);
+        self.carry_out(effects, client.is_none());
+    }
+
+    fn carry_out(&mut self, effects: Effects, is_by_admin: bool) {
+        for (token, reply) in effects.replies {
+            let question = self.questions.remove(&token);
+            let question = question.unwrap_or_else(|| panic!("{token:?} was not open for {reply:?}"));
+            self.check_reply(&question, &reply);
+            self.mail.push_back((question, token, reply));
+        }
+        if let Some(id) = effects.append {
+            assert!(!effects.records.is_empty());
+            self.appends.push_back(Append { id, records: effects.records, is_by_admin });
+        }
+    }
+
+    /// What must be true of a reply when it leaves the coordinator.
+    fn check_reply(&mut self, question: &Question, reply: &GroupReply) {
+        match (&question.request, reply) {
+            (GroupRequest::Join(_), GroupReply::Join(joined)) if joined.error.is_none() => {
+                assert!(joined.generation_id >= self.model.handed_out_generation);
+            }
+            (GroupRequest::Sync(sync), GroupReply::Sync(synced)) if synced.error.is_none() => {
+                self.check_assignment(sync, synced);
+            }
+            (GroupRequest::OffsetFetch(_), GroupReply::OffsetFetch(fetched)) => {
+                for offset in &fetched.topics[0].partitions {
+                    let partition = u8::try_from(offset.partition).unwrap();
+                    let in_log = self.model.offsets.get(&partition).copied().unwrap_or(-1);
+                    assert_eq!(offset.offset, in_log, "partition {partition}");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn check_assignment(&mut self, sync: &SyncGroup, synced: &SyncGroupReply) {
+        assert!(sync.generation_id >= self.model.handed_out_generation);
+        self.model.handed_out_generation = sync.generation_id;
+        let owner = sync.group_instance_id.as_ref().unwrap_or(&sync.member_id);
+        for &partition in &synced.assignment {
+            let first =
+                self.model.owners.entry((sync.generation_id, partition)).or_insert_with(|| owner.clone());
+            assert_eq!(first, owner, "partition {partition} in generation {}", sync.generation_id);
+        }
+    }
+
+    fn deliver_mail(&mut self) {
+        let Some((question, token, reply)) = self.mail.pop_front() else { return };
+        let Some(index) = question.client else { return };
+        let client = &mut self.clients[index];
+        if client.waiting_for != Some(token) {
+            return; // the process that asked is gone
+        }
+        client.waiting_for = None;
+        let is_lost = !self.is_calm && self.random.one_in(25);
+        if !is_lost && client.phase != Phase::Out {
+            receive(client, reply, self.now_ms);
+        }
+    }
+
+    fn end_append(&mut self) {
+        let Some(append) = self.appends.pop_front() else { return };
+        let effects = if !self.is_calm && self.random.one_in(10) {
+            self.coordinator.append_failed(append.id, GroupError::CoordinatorNotAvailable, self.now_ms)
+        } else {
+            self.store(append.records, append.is_by_admin);
+            self.coordinator.appended(append.id, self.now_ms)
+        };
+        self.carry_out(effects, false);
+    }
+
+    fn store(&mut self, records: Vec<StateRecord>, is_by_admin: bool) {
+        for record in records {
+            self.model.apply(&record, is_by_admin);
+            self.log.push(record);
+        }
+    }
+
+    fn pass(&mut self, ms: i64) {
+        self.now_ms += ms;
+        while self.coordinator.next_deadline_ms().is_some_and(|deadline_ms| deadline_ms <= self.now_ms) {
+            let effects = self.coordinator.on_timer(self.now_ms);
+            self.carry_out(effects, false);
+        }
+    }
+
+    /// The coordinator dies, some of what it was appending reaches the log, and another one takes over.
+    fn kill_coordinator(&mut self) {
+        let reached = self.random.below(self.appends.len() as u64 + 1) as usize;
+        for append in std::mem::take(&mut self.appends).into_iter().take(reached) {
+            self.store(append.records, append.is_by_admin);
+        }
+        if self.random.one_in(3) {
+            self.rewrite_log(reached);
+        }
+        // Connections break: whoever waits asks again.
+        self.questions.clear();
+        self.mail.clear();
+        self.clients.iter_mut().for_each(|client| client.waiting_for = None);
+        self.incarnation += 1;
+        self.coordinator = new_coordinator(&self.settings, self.incarnation);
+        for record in &self.log {
+            self.coordinator.replay(&record.key, record.value.as_deref(), None, self.now_ms).unwrap();
+        }
+        let effects = self.coordinator.loaded(self.now_ms);
+        self.carry_out(effects, false);
+    }
+
+    /// Replaces the log by a snapshot of the dying coordinator, if that knew all that is in the log.
+    fn rewrite_log(&mut self, reached: usize) {
+        if reached == 0 {
+            self.log = self.coordinator.snapshot().collect();
+        }
+    }
+
+    /// The misfortunes end: the group must become stable with every partition owned.
+    fn calm_down(&mut self) {
+        self.is_calm = true;
+        self.clients.iter_mut().for_each(|client| client.paused_until_ms = 0);
+        for _ in 0..400 {
+            for index in 0..CLIENT_COUNT {
+                self.act(index);
+                while !self.appends.is_empty() || !self.mail.is_empty() {
+                    self.end_append();
+                    self.deliver_mail();
+                }
+            }
+            self.pass(100);
+        }
+        let mut owners = vec![0; usize::from(PARTITION_COUNT)];
+        for client in self.clients.iter().filter(|client| client.phase == Phase::Member) {
+            client.positions.keys().for_each(|&partition| owners[usize::from(partition)] += 1);
+        }
+        assert_eq!(owners, vec![1; usize::from(PARTITION_COUNT)], "{:?}", self.group_state());
+        assert_eq!(self.group_state(), GroupState::Stable);
+    }
+
+    fn group_state(&mut self) -> GroupState {
+        let request = GroupRequest::List(ListGroups::default());
+        let effects = self.coordinator.handle(ReplyToken(u64::MAX), request, self.now_ms);
+        match &effects.replies[0].1 {
+            GroupReply::List(listed) => listed.groups.first().map_or(GroupState::Dead, |group| group.state),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Everybody is gone: nothing may be left open, and in the end nothing may be left at all.
+    fn end(&mut self) {
+        self.clients.iter_mut().for_each(|client| client.phase = Phase::Out);
+        for _ in 0..20 {
+            self.pass(60_000);
+            while !self.appends.is_empty() {
+                self.end_append();
+            }
+        }
+        assert!(self.questions.is_empty(), "{} tokens were never answered", self.questions.len());
+        for _ in 0..4 {
+            self.pass(self.settings.offsets_retention_ms);
+            while !self.appends.is_empty() {
+                self.end_append();
+            }
+        }
+        assert_eq!(self.coordinator.group_count(), 0);
+        assert_eq!(self.coordinator.next_deadline_ms(), None);
+        assert!(self.model.offsets.is_empty());
+    }
+}
+
+/// What a client makes of a reply.
+fn receive(client: &mut Client, reply: GroupReply, now_ms: i64) {
+    match reply {
+        GroupReply::Join(joined) => receive_joined(client, joined),
+        GroupReply::Sync(synced) => match synced.error {
+            Some(error) => client.suffer(error),
+            None => {
+                client.heartbeat_ms = now_ms;
+                client.phase = Phase::ToFetch { partitions: synced.assignment.to_vec() };
+            }
+        },
+        GroupReply::OffsetFetch(fetched) => {
+            let at = |offset: i64| offset.max(0);
+            let offsets = fetched.topics[0].partitions.iter();
+            client.positions =
+                offsets.map(|it| (u8::try_from(it.partition).unwrap(), at(it.offset))).collect();
+            client.phase = Phase::Member;
+        }
+        GroupReply::Heartbeat(reply) => reply.error.into_iter().for_each(|error| client.suffer(error)),
+        GroupReply::OffsetCommit(reply) => {
+            if let Some(error) = reply.topics[0].partitions[0].error {
+                client.suffer(error);
+            }
+        }
+        GroupReply::Leave(_) => {}
+        other => panic!("{other:?} was not asked for"),
+    }
+}
+
+fn receive_joined(client: &mut Client, joined: JoinGroupReply) {
+    match joined.error {
+        Some(GroupError::MemberIdRequired) => client.member_id = joined.member_id,
+        Some(error) => client.suffer(error),
+        None => {
+            let is_assigning = joined.leader == joined.member_id && !joined.skip_assignment;
+            let assignments = if is_assigning { assign(&joined) } else { Vec::new() };
+            client.member_id = joined.member_id;
+            client.generation_id = joined.generation_id;
+            client.phase = Phase::ToSync { assignments };
+        }
+    }
+}
+
+/// Deals the partitions out in turn.
+fn assign(joined: &JoinGroupReply) -> Vec<(String, Bytes)> {
+    let count = joined.members.len();
+    let dealt = |index: usize| (0..PARTITION_COUNT).filter(move |&it| usize::from(it) % count == index);
+    let member = |(index, member): (usize, &logstreams::model::group::JoinedMember)| {
+        (member.member_id.clone(), dealt(index).collect::<Vec<u8>>().into())
+    };
+    joined.members.iter().enumerate().map(member).collect()
+}
+
+fn run(seed: u64) {
+    let mut world = World::new(seed);
+    for _ in 0..STEP_COUNT {
+        world.step();
+    }
+    world.calm_down();
+    world.end();
+}
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+#[test]
+fn groups_hold_their_promises_through_every_misfortune() {
+    if let Some(seed) = variable("GROUP_SIMULATION_SEED") {
+        return run(seed);
+    }
+    for seed in 0..variable("GROUP_SIMULATION_SEEDS").unwrap_or(SEED_COUNT) {
+        if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
+            eprintln!("the simulation failed: GROUP_SIMULATION_SEED={seed} reproduces it");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
