@@ -1,12 +1,14 @@
 //! A group, its clients, its log and their misfortunes, run by a seed.
 //!
-//! Members join, crash, pause past their sessions, come back, leave; replies get lost; appends fail; the coordinator
+//! Members join, crash, pause past their sessions, come back, leave; replies get lost, clients ask twice, commits arrive
+//! a generation late; appends fail; the coordinator
 //! is killed at any step and comes back from its log, with or without what was being appended. What must hold:
 //! - a token is answered exactly once;
 //! - in one generation no partition is given to two members (a static member's successor counts as the same);
 //! - generations that were handed out only grow;
-//! - an offset that is fetched is exactly what the log says, and members never commit one backwards;
-//! - when the misfortunes end, the group becomes stable and every partition has an owner.
+//! - an offset that is fetched is exactly what the log says, a stable fetch waits for what was being stored when it
+//!   came, and members never commit one backwards;
+//! - when the misfortunes end, the group becomes stable, stays so, and every partition has an owner.
 //!
 //! The clients do what real ones do with each error. `GROUP_SIMULATION_SEEDS=20000` runs more seeds,
 //! `GROUP_SIMULATION_SEED=7` one of them.
@@ -31,7 +33,7 @@ const REBALANCE_MS: i64 = 9_000;
 const HEARTBEAT_MS: i64 = 1_500;
 const STEP_COUNT: usize = 400;
 const CLIENT_COUNT: usize = 5;
-const SEED_COUNT: u64 = 1_500;
+const SEED_COUNT: u64 = if cfg!(debug_assertions) { 500 } else { 4_000 };
 
 /// SplitMix64.
 struct Random(u64);
@@ -251,6 +253,8 @@ struct Question {
     /// None for an admin.
     client: Option<usize>,
     request: GroupRequest,
+    /// What was being appended when it came.
+    behind: Option<AppendId>,
 }
 
 struct Append {
@@ -272,7 +276,10 @@ struct World {
     next_token: u64,
     questions: HashMap<ReplyToken, Question>,
     mail: VecDeque<(Question, ReplyToken, GroupReply)>,
+    /// Commits that are still in the network.
+    delayed: Vec<GroupRequest>,
     is_calm: bool,
+    is_quiet: bool,
 }
 
 fn new_coordinator(settings: &GroupSettings, incarnation: u128) -> GroupCoordinator {
@@ -317,7 +324,9 @@ impl World {
             next_token: 0,
             questions: HashMap::new(),
             mail: VecDeque::new(),
+            delayed: Vec::new(),
             is_calm: false,
+            is_quiet: false,
         };
         let effects = world.coordinator.loaded(world.now_ms);
         world.carry_out(effects, false);
@@ -327,7 +336,9 @@ impl World {
     fn step(&mut self) {
         let client = self.random.below(CLIENT_COUNT as u64) as usize;
         match self.random.below(100) {
-            0..40 => self.act(client),
+            0..38 => self.act(client),
+            38 => self.clients[client].waiting_for = None,
+            39 => self.deliver_delayed(),
             40..62 => self.deliver_mail(),
             62..80 => self.end_append(),
             80..92 => {
@@ -342,7 +353,7 @@ impl World {
             94 => self.clients[client].restart(),
             95 => self.clients[client].phase = Phase::Out,
             96 => self.clients[client].paused_until_ms = self.now_ms + self.random.up_to_ms(3 * SESSION_MS),
-            97 => self.clients[client].metadata = self.random.below(3) as u8,
+            97 => self.clients[client].metadata = self.clients[client].metadata.wrapping_add(1),
             98 => self.ask_as_admin(),
             _ => self.kill_coordinator(),
         }
@@ -385,12 +396,29 @@ impl World {
                 client.rejoin();
                 None
             }
-            2..8 if !client.positions.is_empty() => {
+            2..8 if !client.positions.is_empty() && !self.is_quiet => {
                 let read = self.random.below(5).cast_signed();
                 client.positions.values_mut().for_each(|position| *position += read);
-                Some(client.commit_request())
+                let commit = client.commit_request();
+                if is_calm || !self.random.one_in(10) {
+                    return Some(commit);
+                }
+                // The connection breaks; what it carried may arrive at any time. The client has other wishes when it
+                // is back, so that it does not stay in this generation.
+                client.metadata = client.metadata.wrapping_add(1);
+                client.rejoin();
+                self.delayed.push(commit);
+                None
             }
             _ => None,
+        }
+    }
+
+    fn deliver_delayed(&mut self) {
+        if !self.delayed.is_empty() {
+            let index = self.random.below(self.delayed.len() as u64) as usize;
+            let request = self.delayed.swap_remove(index);
+            self.ask(None, request);
         }
     }
 
@@ -410,12 +438,15 @@ impl World {
     fn ask(&mut self, client: Option<usize>, request: GroupRequest) {
         let token = ReplyToken(self.next_token);
         self.next_token += 1;
-        self.questions.insert(token, Question { client, request: request.clone() });
+        let is_admin_commit = matches!(&request,
+            GroupRequest::OffsetCommit(commit) if commit.generation_id == NO_GENERATION);
+        let behind = self.appends.back().map(|append| append.id);
+        self.questions.insert(token, Question { client, request: request.clone(), behind });
         if let Some(index) = client {
             self.clients[index].waiting_for = Some(token);
         }
         let effects = self.coordinator.handle(token, request, self.now_ms);
-        self.carry_out(effects, client.is_none());
+        self.carry_out(effects, is_admin_commit);
     }
 
     fn carry_out(&mut self, effects: Effects, is_by_admin: bool) {
@@ -440,7 +471,9 @@ impl World {
             (GroupRequest::Sync(sync), GroupReply::Sync(synced)) if synced.error.is_none() => {
                 self.check_assignment(sync, synced);
             }
-            (GroupRequest::OffsetFetch(_), GroupReply::OffsetFetch(fetched)) => {
+            (GroupRequest::OffsetFetch(fetch), GroupReply::OffsetFetch(fetched)) => {
+                let is_under_way = |id: AppendId| self.appends.iter().any(|append| append.id == id);
+                assert!(!fetch.require_stable || !question.behind.is_some_and(is_under_way));
                 for offset in &fetched.topics[0].partitions {
                     let partition = u8::try_from(offset.partition).unwrap();
                     let in_log = self.model.offsets.get(&partition).copied().unwrap_or(-1);
@@ -535,7 +568,12 @@ impl World {
     fn calm_down(&mut self) {
         self.is_calm = true;
         self.clients.iter_mut().for_each(|client| client.paused_until_ms = 0);
-        for _ in 0..400 {
+        let mut settled_generation = 0;
+        for round in 0..500 {
+            if round == 250 {
+                self.is_quiet = true;
+                settled_generation = self.model.handed_out_generation;
+            }
             for index in 0..CLIENT_COUNT {
                 self.act(index);
                 while !self.appends.is_empty() || !self.mail.is_empty() {
@@ -545,6 +583,7 @@ impl World {
             }
             self.pass(100);
         }
+        assert_eq!(self.model.handed_out_generation, settled_generation, "the group goes on rebalancing");
         let mut owners = vec![0; usize::from(PARTITION_COUNT)];
         for client in self.clients.iter().filter(|client| client.phase == Phase::Member) {
             client.positions.keys().for_each(|&partition| owners[usize::from(partition)] += 1);
