@@ -31,7 +31,7 @@ const PARTITION_COUNT: u8 = 6;
 const SESSION_MS: i64 = 6_000;
 const REBALANCE_MS: i64 = 9_000;
 const HEARTBEAT_MS: i64 = 1_500;
-const STEP_COUNT: usize = 400;
+const STEP_COUNT: usize = 800;
 const CLIENT_COUNT: usize = 5;
 const SEED_COUNT: u64 = if cfg!(debug_assertions) { 500 } else { 4_000 };
 
@@ -278,6 +278,8 @@ struct World {
     mail: VecDeque<(Question, ReplyToken, GroupReply)>,
     /// Commits that are still in the network.
     delayed: Vec<GroupRequest>,
+    /// Steps between two misfortunes.
+    calm_steps: u64,
     is_calm: bool,
     is_quiet: bool,
 }
@@ -300,7 +302,7 @@ impl World {
             ..GroupSettings::default()
         };
         let client = |index: usize| Client {
-            instance_id: (index % 2 == 0).then(|| format!("instance-{index}")),
+            instance_id: index.is_multiple_of(2).then(|| format!("instance-{index}")),
             is_modern: index < 3,
             phase: Phase::Out,
             member_id: String::new(),
@@ -314,6 +316,7 @@ impl World {
         let mut world = World {
             coordinator: new_coordinator(&settings, 0),
             settings,
+            calm_steps: [8, 30, 120][random.below(3) as usize],
             random,
             now_ms: 1_700_000_000_000,
             incarnation: 0,
@@ -334,27 +337,43 @@ impl World {
     }
 
     fn step(&mut self) {
-        let client = self.random.below(CLIENT_COUNT as u64) as usize;
+        if self.random.one_in(self.calm_steps) {
+            return self.suffer_misfortune();
+        }
         match self.random.below(100) {
-            0..38 => self.act(client),
-            38 => self.clients[client].waiting_for = None,
-            39 => self.deliver_delayed(),
-            40..62 => self.deliver_mail(),
-            62..80 => self.end_append(),
-            80..92 => {
-                let ms = self.random.up_to_ms(400);
+            0..45 => {
+                let client = self.random.below(CLIENT_COUNT as u64) as usize;
+                self.act(client);
+            }
+            45..70 => self.deliver_mail(),
+            70..88 => self.end_append(),
+            88 => self.ask_as_admin(),
+            89 => self.deliver_delayed(),
+            _ => {
+                let ms = self.random.up_to_ms(300);
                 self.pass(ms);
             }
-            92..94 => {
-                let limit_ms = [3_000, 3_000, 20_000, 800_000][self.random.below(4) as usize];
-                let ms = self.random.up_to_ms(limit_ms);
+        }
+    }
+
+    fn suffer_misfortune(&mut self) {
+        let index = self.random.below(CLIENT_COUNT as u64) as usize;
+        let client = &mut self.clients[index];
+        match self.random.below(40) {
+            0..6 => client.restart(),
+            6..10 => client.phase = Phase::Out,
+            10..15 => client.paused_until_ms = self.now_ms + self.random.up_to_ms(3 * SESSION_MS),
+            15..19 => client.metadata = client.metadata.wrapping_add(1),
+            19..24 => client.waiting_for = None,
+            24..30 => self.deliver_delayed(),
+            30..34 => {
+                let ms = self.random.up_to_ms(2 * SESSION_MS);
                 self.pass(ms);
             }
-            94 => self.clients[client].restart(),
-            95 => self.clients[client].phase = Phase::Out,
-            96 => self.clients[client].paused_until_ms = self.now_ms + self.random.up_to_ms(3 * SESSION_MS),
-            97 => self.clients[client].metadata = self.clients[client].metadata.wrapping_add(1),
-            98 => self.ask_as_admin(),
+            34 if self.random.one_in(4) => {
+                let ms = self.random.up_to_ms(1_000_000);
+                self.pass(ms);
+            }
             _ => self.kill_coordinator(),
         }
     }

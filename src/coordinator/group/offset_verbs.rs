@@ -42,11 +42,12 @@ impl GroupCoordinator {
             None => {}
         }
         self.ensure_group(&commit.group_id, now_ms);
-        if let Some((producer_id, _)) = commit.producer {
+        let effects = self.turn_alone(&commit.group_id, now_ms, |turn| turn.commit_offsets(token, commit));
+        if let Some((producer_id, _)) = effects.producer {
             let group_id: Arc<str> = commit.group_id.as_str().into();
             self.transactions.entry(producer_id).or_default().insert(group_id);
         }
-        self.turn_alone(&commit.group_id, now_ms, |turn| turn.commit_offsets(token, commit))
+        effects
     }
 
     /// Answers from what is stored. A fetch that wants stable offsets first waits for commits that are on their way

@@ -3,6 +3,7 @@
 mod joining;
 mod offsets;
 mod reloading;
+mod rubbish;
 mod static_members;
 mod staying;
 

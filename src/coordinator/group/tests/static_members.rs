@@ -165,6 +165,21 @@ fn a_static_member_that_is_late_keeps_its_place_until_its_session_ends() {
 }
 
 #[test]
+fn absent_static_members_without_a_rebalance_timeout_keep_no_timer_spinning() {
+    let mut bench = Bench::new(settings());
+    let token = bench.join(JoinGroup { rebalance_timeout_ms: -1, ..static_join_request("i") });
+    let absent = bench.joined(token).member_id;
+    let token = bench.sync(&absent, 1, &[(&absent, "all")]);
+    bench.synced(token);
+    let token = bench.join(JoinGroup { rebalance_timeout_ms: -1, ..static_join_request("j") });
+    bench.pass(0);
+    let newcomer = bench.joined(token).member_id;
+    let _ = bench.leave(&[(&newcomer, Some("j"))]);
+    bench.pass(0);
+    assert!(bench.coordinator.next_deadline_ms() > Some(bench.now_ms));
+}
+
+#[test]
 fn a_group_of_absent_static_members_waits_for_them() {
     let mut bench = Bench::new(settings());
     let old = stable_static(&mut bench);

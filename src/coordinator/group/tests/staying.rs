@@ -134,20 +134,15 @@ fn the_last_member_that_falls_silent_leaves_an_empty_group_that_is_stored() {
     bench.stable_leader();
     bench.pass(SESSION_MS);
     assert_eq!(bench.state(), GroupState::Empty);
-    let last = GroupValueOf(&bench).last();
+    let last = last_stored_group(&bench);
     assert_eq!((last.generation_id, last.members.len()), (2, 0));
     assert_eq!(last.protocol_type, "consumer");
 }
 
-/// The group's records in the log of a bench.
-struct GroupValueOf<'a>(&'a Bench);
-
-impl GroupValueOf<'_> {
-    fn last(&self) -> schema::GroupValue {
-        let key = schema::group_key(GROUP);
-        let record = self.0.log.iter().rfind(|record| record.key == key).unwrap();
-        schema::GroupValue::decode(record.value.as_ref().unwrap()).unwrap()
-    }
+fn last_stored_group(bench: &Bench) -> schema::GroupValue {
+    let key = schema::group_key(GROUP);
+    let record = bench.log.iter().rfind(|record| record.key == key).unwrap();
+    schema::GroupValue::decode(record.value.as_ref().unwrap()).unwrap()
 }
 
 #[test]
