@@ -63,7 +63,7 @@ const TIMERS_PER_CALL_MAX: usize = 1_000;
 
 /// The partition of `__consumer_offsets` that keeps `group_id`: Kafka's `Utils.abs(groupId.hashCode()) % count`.
 ///
-/// Java hashes UTF-16 units: s[0] * 31^(n-1) + ... + s[n-1], wrapping.
+/// Java hashes UTF-16 units: `s[0] * 31^(n-1) + ... + s[n-1]`, wrapping.
 pub fn offsets_partition_for(group_id: &str, partition_count: PartitionIndex) -> PartitionIndex {
     let add = |hash: i32, unit: u16| hash.wrapping_mul(31).wrapping_add(i32::from(unit));
     let hash = group_id.encode_utf16().fold(0, add);

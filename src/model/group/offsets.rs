@@ -23,7 +23,7 @@ pub struct ByTopic<P> {
 pub struct OffsetCommit {
     /// The group.
     pub group_id: String,
-    /// The member's generation, or [`NO_GENERATION`] from outside the group.
+    /// The member's generation, or [`super::NO_GENERATION`] from outside the group.
     pub generation_id: i32,
     /// The member, or empty.
     pub member_id: String,
