@@ -8,8 +8,8 @@
 //! 1. sends `replies` (the state they speak of is in the log already, or need not be),
 //! 2. appends `records` to the partition in one go and in the order of the verbs, as a transactional batch if
 //!    `producer` says so,
-//! 3. reports the end of the append, in the order of the appends, with [`GroupCoordinator::appended`] or
-//!    [`GroupCoordinator::append_failed`], whose effects carry the replies that had to wait,
+//! 3. reports the end of every append with [`GroupCoordinator::appended`] or [`GroupCoordinator::append_failed`], whose
+//!    effects carry the replies that had to wait; reports may come in any order and take effect in that of the appends,
 //! 4. keeps a timer for [`GroupCoordinator::next_deadline_ms`] and calls [`GroupCoordinator::on_timer`] then.
 //!
 //! Verbs may go on while appends are under way. Time is in wall-clock milliseconds, since commit times are stored and
@@ -49,7 +49,7 @@ use crate::base::random;
 use crate::model::group::{GroupError, GroupReply, GroupRequest, GroupState, HeartbeatReply, ReplyToken};
 use crate::model::{PartitionIndex, ProducerEpoch, ProducerId, Uuid};
 
-use appends::AfterAppend;
+use appends::{AfterAppend, Append};
 use classic_group::ClassicGroup;
 use offsets::GroupOffsets;
 use timers::Timers;
@@ -169,7 +169,7 @@ pub struct GroupCoordinator {
     /// Which groups an open transaction has committed offsets to.
     transactions: HashMap<ProducerId, BTreeSet<Arc<str>>>,
     timers: Timers<TimerKey>,
-    appends: BTreeMap<AppendId, Vec<AfterAppend>>,
+    appends: BTreeMap<AppendId, Append>,
     next_append: u64,
     /// Counts offsets as they are stored; see `offsets`.
     sequence: u64,
@@ -249,7 +249,7 @@ impl GroupCoordinator {
     /// coordinator is empty afterwards and takes nothing in until it is loaded again.
     pub fn close(&mut self, error: GroupError) -> Effects {
         let mut output = Output::default();
-        for after in std::mem::take(&mut self.appends).into_values().flatten() {
+        for after in std::mem::take(&mut self.appends).into_values().flat_map(|append| append.after) {
             self.drop_append(after, error, &mut output);
         }
         for group in std::mem::take(&mut self.groups).into_values() {
@@ -346,7 +346,7 @@ impl GroupCoordinator {
                 group.last_append = Some(append);
             }
         }
-        self.appends.insert(append, after);
+        self.appends.insert(append, Append { after, outcome: None });
         Effects { replies, records, append: Some(append), producer }
     }
 

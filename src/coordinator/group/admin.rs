@@ -10,7 +10,8 @@ use crate::model::group::{
 use super::{Effects, Group, GroupCoordinator};
 
 impl GroupCoordinator {
-    pub(super) fn list(&self, list: &ListGroups) -> ListGroupsReply {
+    /// The groups that fit the filters.
+    pub fn list(&self, list: &ListGroups) -> ListGroupsReply {
         let is_type_wanted = is_wanted(&list.types, CLASSIC_GROUP_TYPE);
         let listed = self
             .groups

@@ -23,6 +23,14 @@ use super::{Effects, GroupCoordinator};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AppendId(pub(super) u64);
 
+/// An append under way.
+#[derive(Debug)]
+pub(super) struct Append {
+    pub(super) after: Vec<AfterAppend>,
+    /// Set when its end is reported before that of an earlier one.
+    pub(super) outcome: Option<Result<(), GroupError>>,
+}
+
 /// One thing that waits for an append.
 #[derive(Debug)]
 pub(super) enum AfterAppend {
@@ -80,27 +88,34 @@ impl AfterAppend {
 }
 
 impl GroupCoordinator {
-    /// The records of `append` are in the log: what waited for them becomes so. An id that is not (or no longer)
-    /// known changes nothing.
+    /// The records of `append` are in the log: what waited for them becomes so, once all earlier appends have ended
+    /// too. An id that is not (or no longer) known changes nothing.
     pub fn appended(&mut self, append: AppendId, now_ms: i64) -> Effects {
-        let mut output = Output::default();
-        for after in self.appends.remove(&append).unwrap_or_default() {
-            let group_id = self.end_append_of(&after);
-            self.finish_append(after, now_ms, &mut output);
-            self.forget_if_unused(group_id.as_deref().unwrap_or_default());
-        }
-        self.finish(output)
+        self.end_append(append, Ok(()), now_ms)
     }
 
     /// The records of `append` could not be written: nothing that waited for them becomes so, and who waited is told
-    /// `error` (CoordinatorNotAvailable makes clients try again). The records must then never appear in the log
-    /// before those of a later append.
+    /// `error` (CoordinatorNotAvailable makes clients try again). The records must not appear in the log later.
     pub fn append_failed(&mut self, append: AppendId, error: GroupError, now_ms: i64) -> Effects {
+        self.end_append(append, Err(error), now_ms)
+    }
+
+    fn end_append(&mut self, append: AppendId, outcome: Result<(), GroupError>, now_ms: i64) -> Effects {
+        if let Some(ended) = self.appends.get_mut(&append) {
+            ended.outcome = Some(outcome);
+        }
         let mut output = Output::default();
-        for after in self.appends.remove(&append).unwrap_or_default() {
-            let group_id = self.end_append_of(&after);
-            self.fail_append(after, error, now_ms, &mut output);
-            self.forget_if_unused(group_id.as_deref().unwrap_or_default());
+        while let Some(first) = self.appends.first_entry()
+            && let Some(outcome) = first.get().outcome
+        {
+            for after in first.remove().after {
+                let group_id = self.end_append_of(&after);
+                match outcome {
+                    Ok(()) => self.finish_append(after, now_ms, &mut output),
+                    Err(error) => self.fail_append(after, error, now_ms, &mut output),
+                }
+                self.forget_if_unused(group_id.as_deref().unwrap_or_default());
+            }
         }
         self.finish(output)
     }

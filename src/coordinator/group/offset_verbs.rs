@@ -57,7 +57,7 @@ impl GroupCoordinator {
         let last_append = group.and_then(|group| group.last_append);
         match last_append.and_then(|append| self.appends.get_mut(&append)) {
             Some(waiting) => {
-                waiting.push(AfterAppend::Fetch { token, fetch });
+                waiting.after.push(AfterAppend::Fetch { token, fetch });
                 Effects::default()
             }
             None => Effects::reply(token, GroupReply::OffsetFetch(self.fetched(&fetch))),
@@ -128,7 +128,7 @@ impl GroupCoordinator {
     pub(super) fn offset_keys(&self, group_id: &str) -> Vec<OffsetKey> {
         let Some(group) = self.groups.get(group_id) else { return Vec::new() };
         let mut keys = group.offsets.keys();
-        for after in self.appends.values().flatten() {
+        for after in self.appends.values().flat_map(|append| &append.after) {
             if let AfterAppend::OffsetsStored { group_id: of_group, offsets, .. } = after
                 && &**of_group == group_id
             {

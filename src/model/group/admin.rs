@@ -14,7 +14,7 @@ pub struct ListGroups {
 }
 
 /// The groups of one coordinator.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListGroupsReply {
     /// Set when the coordinator cannot tell.
     pub error: Option<GroupError>,
@@ -31,7 +31,7 @@ pub struct ListedGroup {
     pub protocol_type: String,
     /// Its state.
     pub state: GroupState,
-    /// Always [`CLASSIC_GROUP_TYPE`] so far.
+    /// Always [`super::CLASSIC_GROUP_TYPE`] so far.
     pub group_type: &'static str,
 }
 

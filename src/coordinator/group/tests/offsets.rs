@@ -75,6 +75,22 @@ fn a_stable_fetch_waits_for_commits_under_way() {
 }
 
 #[test]
+fn appends_take_effect_in_their_order_whatever_the_order_of_reports() {
+    let mut bench = Bench::new(settings());
+    bench.hold_appends();
+    let first = bench.commit(commit_request(1));
+    let second = bench.commit(commit_request(2));
+    bench.held.reverse();
+    let (append, records) = bench.held.remove(0);
+    let effects = bench.coordinator.appended(append, bench.now_ms);
+    assert!(effects.is_empty(), "the first commit is not stored yet");
+    bench.end_appends();
+    bench.log.extend(records);
+    assert_eq!((bench.committed(first), bench.committed(second)), (None, None));
+    assert_eq!(bench.fetch(), 2);
+}
+
+#[test]
 fn a_simple_consumer_makes_a_group_without_a_protocol() {
     let mut bench = Bench::new(settings());
     let commit = bench.commit(commit_request(42));
