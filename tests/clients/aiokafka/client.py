@@ -25,8 +25,9 @@ async def create(args):
     admin = AIOKafkaAdminClient(bootstrap_servers=args.bootstrap)
     await admin.start()
     configs = dict(pair.split("=", 1) for pair in args.configs)
-    new = NewTopic(args.topic, num_partitions=args.partitions, replication_factor=1, topic_configs=configs)
-    await create_topic(admin, new)
+    for topic in args.topics:
+        new = NewTopic(topic, num_partitions=args.partitions, replication_factor=1, topic_configs=configs)
+        await create_topic(admin, new)
     await admin.close()
 
 
@@ -37,7 +38,7 @@ async def create_topic(admin, new):
 
 async def produce(args):
     producers = []
-    for topic, codec in kit.records_by_topic(args.targets):
+    for topic, codec in kit.topics_and_codecs(args.targets):
         producer = AIOKafkaProducer(
             bootstrap_servers=args.bootstrap,
             compression_type=None if codec == "none" else codec,

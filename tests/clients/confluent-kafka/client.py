@@ -13,6 +13,7 @@ from confluent_kafka import (  # noqa: E402
     ConsumerGroupTopicPartitions,
     KafkaException,
     Producer,
+    TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import (  # noqa: E402
@@ -32,13 +33,17 @@ TIMEOUT_S = 30
 def create(args):
     admin = AdminClient({"bootstrap.servers": args.bootstrap})
     configs = dict(pair.split("=", 1) for pair in args.configs)
-    new = NewTopic(args.topic, num_partitions=args.partitions, replication_factor=1, config=configs)
-    admin.create_topics([new], operation_timeout=TIMEOUT_S)[args.topic].result()
+    new = [
+        NewTopic(topic, num_partitions=args.partitions, replication_factor=1, config=configs)
+        for topic in args.topics
+    ]
+    for created in admin.create_topics(new, operation_timeout=TIMEOUT_S).values():
+        created.result()
 
 
 def produce(args):
     producers = []
-    for topic, codec in kit.records_by_topic(args.targets):
+    for topic, codec in kit.topics_and_codecs(args.targets):
         settings = {
             "bootstrap.servers": args.bootstrap,
             "compression.codec": codec,
@@ -193,8 +198,6 @@ def admin(args):
     except KafkaException as error:
         kit.equal(error.args[0].name(), "TOPIC_ALREADY_EXISTS", "second creation")
     kit.step("create-topic")
-
-    from confluent_kafka import TopicCollection
 
     described = client.describe_topics(TopicCollection([topic]))[topic].result()
     kit.equal([p.id for p in described.partitions], [0, 1, 2], "partitions")

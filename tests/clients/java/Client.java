@@ -78,7 +78,7 @@ public final class Client {
         }
         try {
             switch (args[2]) {
-                case "create" -> client.create(rest.get(0), Integer.parseInt(rest.get(1)), rest.subList(2, rest.size()));
+                case "create" -> client.create(List.of(rest.get(0).split(",")), Integer.parseInt(rest.get(1)), rest.subList(2, rest.size()));
                 case "produce" -> client.produce(rest, idempotent, plain);
                 case "consume" -> client.consume(rest);
                 case "member" -> client.member(rest.get(0), rest.get(1), count);
@@ -176,12 +176,14 @@ public final class Client {
 
     // The verbs.
 
-    private void create(String topic, int partitions, List<String> configs) throws Exception {
+    private void create(List<String> topics, int partitions, List<String> configs) throws Exception {
         try (Admin admin = Admin.create(settings())) {
             Map<String, String> entries = configs.stream()
                 .map(pair -> pair.split("=", 2))
                 .collect(Collectors.toMap(pair -> pair[0], pair -> pair[1]));
-            admin.createTopics(List.of(new NewTopic(topic, partitions, (short) 1).configs(entries))).all().get();
+            admin.createTopics(topics.stream()
+                .map(topic -> new NewTopic(topic, partitions, (short) 1).configs(entries))
+                .toList()).all().get();
         }
     }
 

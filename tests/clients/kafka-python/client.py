@@ -26,13 +26,13 @@ def create(args):
     admin = KafkaAdminClient(bootstrap_servers=args.bootstrap)
     configs = dict(pair.split("=", 1) for pair in args.configs)
     topic = {"num_partitions": args.partitions, "replication_factor": 1, "configs": configs}
-    admin.create_topics({args.topic: topic}, wait_for_metadata=True)
+    admin.create_topics({name: topic for name in args.topics}, wait_for_metadata=True)
     admin.close()
 
 
 def produce(args):
     producers = []
-    for topic, codec in kit.records_by_topic(args.targets):
+    for topic, codec in kit.topics_and_codecs(args.targets):
         settings = {
             "bootstrap_servers": args.bootstrap,
             "compression_type": None if codec == "none" else codec,

@@ -18,7 +18,7 @@ def arguments():
     verbs = parser.add_subparsers(dest="verb", required=True)
 
     create = verbs.add_parser("create")
-    create.add_argument("topic")
+    create.add_argument("topics", type=lambda topics: topics.split(","))
     create.add_argument("partitions", type=int)
     create.add_argument("configs", nargs="*", help="key=value")
 
@@ -56,7 +56,7 @@ def records_in():
         yield Record(int(timestamp), unhex(key), unhex(value), [(name, unhex(data)) for name, data in pairs])
 
 
-def records_by_topic(targets):
+def topics_and_codecs(targets):
     return [target.rsplit(":", 1) for target in targets]
 
 

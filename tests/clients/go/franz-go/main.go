@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -25,14 +26,15 @@ func (c client) connect(options ...kgo.Opt) *kgo.Client {
 	return kit.Got(kgo.NewClient(append(options, kgo.SeedBrokers(c.bootstrap))...))
 }
 
-func (c client) Create(topic string, partitions int, configs map[string]string) {
+func (c client) Create(topics []string, partitions int, configs map[string]string) {
 	admin := kadm.NewClient(c.connect())
 	defer admin.Close()
 	pointers := map[string]*string{}
 	for key, value := range configs {
 		pointers[key] = &value
 	}
-	kit.Got(admin.CreateTopic(context.Background(), int32(partitions), 1, pointers, topic))
+	created := kit.Got(admin.CreateTopics(context.Background(), int32(partitions), 1, pointers, topics...))
+	kit.Must(created.Error())
 }
 
 var codecs = map[string]kgo.CompressionCodec{
@@ -133,6 +135,20 @@ func (c client) Consume(topics []string) {
 }
 
 func (c client) Member(group, topic string, count int) {
+	// The default balancer is cooperative: it reports what is added and what is taken, never the whole.
+	owned := map[int32]bool{}
+	change := func(owns bool) func(context.Context, *kgo.Client, map[string][]int32) {
+		return func(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
+			for _, partition := range partitions[topic] {
+				if owns {
+					owned[partition] = true
+				} else {
+					delete(owned, partition)
+				}
+			}
+			kit.SayAssigned(slices.Collect(maps.Keys(owned)))
+		}
+	}
 	consumer := c.connect(
 		kgo.ConsumerGroup(group),
 		kgo.ConsumeTopics(topic),
@@ -140,9 +156,9 @@ func (c client) Member(group, topic string, count int) {
 		kgo.SessionTimeout(6*time.Second),
 		kgo.HeartbeatInterval(time.Second),
 		kgo.DisableAutoCommit(),
-		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, assigned map[string][]int32) {
-			kit.SayAssigned(assigned[topic])
-		}),
+		kgo.OnPartitionsAssigned(change(true)),
+		kgo.OnPartitionsRevoked(change(false)),
+		kgo.OnPartitionsLost(change(false)),
 	)
 	defer consumer.Close()
 	leaving, leave := context.WithCancel(context.Background())

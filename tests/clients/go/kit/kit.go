@@ -39,7 +39,7 @@ type Header struct {
 
 // Client is the five verbs.
 type Client interface {
-	Create(topic string, partitions int, configs map[string]string)
+	Create(topics []string, partitions int, configs map[string]string)
 	Produce(targets []Target, idempotent, plain bool)
 	Consume(topics []string)
 	Member(group, topic string, count int)
@@ -51,6 +51,7 @@ func Main(connect func(bootstrap string) Client) {
 	bootstrap := flag.String("bootstrap", "", "HOST:PORT")
 	flag.Parse()
 	client, verb := connect(*bootstrap), flag.Arg(0)
+	Check(verb != "", "usage: -bootstrap HOST:PORT VERB ...")
 	verbFlags := flag.NewFlagSet(verb, flag.ExitOnError)
 	idempotent := verbFlags.Bool("idempotent", false, "")
 	plain := verbFlags.Bool("plain", false, "")
@@ -65,7 +66,7 @@ func Main(connect func(bootstrap string) Client) {
 			key, value, _ := strings.Cut(pair, "=")
 			configs[key] = value
 		}
-		client.Create(args[0], partitions, configs)
+		client.Create(strings.Split(args[0], ","), partitions, configs)
 	case "produce":
 		var targets []Target
 		for _, target := range args {

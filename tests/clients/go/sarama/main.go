@@ -34,7 +34,7 @@ func (c client) connect() sarama.Client {
 	return kit.Got(sarama.NewClient([]string{c.bootstrap}, config()))
 }
 
-func (c client) Create(topic string, partitions int, configs map[string]string) {
+func (c client) Create(topics []string, partitions int, configs map[string]string) {
 	admin := kit.Got(sarama.NewClusterAdmin([]string{c.bootstrap}, config()))
 	defer admin.Close()
 	entries := map[string]*string{}
@@ -42,7 +42,9 @@ func (c client) Create(topic string, partitions int, configs map[string]string) 
 		entries[key] = &value
 	}
 	detail := sarama.TopicDetail{NumPartitions: int32(partitions), ReplicationFactor: 1, ConfigEntries: entries}
-	kit.Must(admin.CreateTopic(topic, &detail, false))
+	for _, topic := range topics {
+		kit.Must(admin.CreateTopic(topic, &detail, false))
+	}
 }
 
 var codecs = map[string]sarama.CompressionCodec{
