@@ -6,7 +6,7 @@
 //!   themselves are proven.
 //! - `LOGSTREAMS_BIN` names another server binary than the one that cargo just built.
 
-#![allow(dead_code, reason = "each test binary uses its own part of this")]
+#![allow(dead_code, unused_macros, reason = "each test binary uses its own part of this")]
 
 pub mod clients;
 pub mod modes;

@@ -54,6 +54,10 @@ def produce(args):
         }
         if args.idempotent:
             settings["enable.idempotence"] = True
+        elif not args.plain:
+            # Not idempotent by default, librdkafka keeps the order of retried batches only this way; and Kafka asks
+            # for retries while a topic is young.
+            settings["max.in.flight"] = 1
         producers.append((topic, Producer(settings)))
 
     def reporter(topic, line):
