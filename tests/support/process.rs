@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -97,6 +97,10 @@ impl Process {
         }
     }
 
+    fn errors(&self) -> String {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Panics with all that is known of the child.
     pub fn fail(&mut self, what: &str) -> ! {
         let status = self.exited.map_or("still running".to_owned(), |status| status.to_string());
@@ -104,7 +108,7 @@ impl Process {
         thread::sleep(Duration::from_millis(100));
         let unread: Vec<String> = self.lines.try_iter().collect();
         let unread = unread[unread.len().saturating_sub(20)..].join("\n");
-        let errors = self.errors.lock().unwrap();
+        let errors = self.errors();
         panic!("{} {what} ({status})\n--- unread output\n{unread}\n--- standard error\n{errors}", self.name);
     }
 }
@@ -115,7 +119,7 @@ impl Drop for Process {
             self.kill_dash_nine();
         }
         if thread::panicking() {
-            eprintln!("--- standard error of {}\n{}", self.name, self.errors.lock().unwrap());
+            eprintln!("--- standard error of {}\n{}", self.name, self.errors());
         }
     }
 }

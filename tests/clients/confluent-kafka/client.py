@@ -203,6 +203,8 @@ def admin(args):
         kit.equal(error.args[0].name(), "TOPIC_ALREADY_EXISTS", "second creation")
     kit.step("create-topic")
 
+    # Kafka answers a creation before all of it knows the topic.
+    wait_for(lambda: client.list_topics(topic, TIMEOUT_S).topics[topic].error is None, "the topic to be known")
     described = client.describe_topics(TopicCollection([topic]))[topic].result()
     kit.equal([p.id for p in described.partitions], [0, 1, 2], "partitions")
     kit.check(str(described.topic_id) not in ("", "AAAAAAAAAAAAAAAAAAAAAA"), "topic has no id")

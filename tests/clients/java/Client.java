@@ -324,6 +324,8 @@ public final class Client {
             fails(TopicExistsException.class, admin.createTopics(List.of(creation)).all(), "second creation");
             step("create-topic");
 
+            // Kafka answers a creation before all of it knows the topic.
+            waitFor("the topic to be known", () -> admin.listTopics().names().get().contains(topic));
             var described = admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic);
             equal(described.partitions().stream().map(info -> info.partition()).toList(), List.of(0, 1, 2), "partitions");
             check(!described.topicId().equals(Uuid.ZERO_UUID), "topic has no id");

@@ -239,6 +239,11 @@ async function admin(kafka, [topic]) {
     const { topics } = await client.fetchTopicMetadata({ topics: [topic] });
     return topics[0].partitions.map(({ partitionId }) => partitionId).sort();
   };
+  // Kafka answers a creation before all of it knows the topic.
+  await waitFor(() => partitions().then(() => true, (error) => {
+    equal(error.type, "UNKNOWN_TOPIC_OR_PARTITION", "describing a young topic");
+    return false;
+  }), "the topic to be known");
   equal(await partitions(), [0, 1, 2], "partitions");
   step("describe-topic");
 
@@ -330,9 +335,11 @@ async function main() {
   flush();
 }
 
-main().catch((error) => {
-  flush();
-  console.error(error);
-  process.exitCode = 1;
-  process.stdin.destroy();
-});
+main()
+  .catch((error) => {
+    flush();
+    console.error(error);
+    process.exitCode = 1;
+  })
+  // An open standard input, or a connection of a verb that failed, would keep the process alive.
+  .finally(() => process.exit());

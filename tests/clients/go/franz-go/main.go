@@ -55,6 +55,8 @@ func (c client) Produce(targets []kit.Target, idempotent, plain bool) {
 			kgo.ProducerLinger(5 * time.Millisecond),
 			kgo.RequiredAcks(kgo.AllISRAcks()),
 			kgo.RecordDeliveryTimeout(2 * time.Minute),
+			kgo.RetryBackoffFn(func(int) time.Duration { return 100 * time.Millisecond }),
+			kgo.MetadataMinAge(100 * time.Millisecond),
 		}
 		if plain {
 			options = append(options, kgo.DisableIdempotentWrite())
@@ -221,6 +223,8 @@ func (c client) Admin(name string) {
 	details := func() kadm.TopicDetail {
 		return kit.Got(admin.ListTopics(ctx, topic))[topic]
 	}
+	// Kafka answers a creation before all of it knows the topic.
+	kit.WaitFor("the topic to be known", func() bool { return details().Err == nil })
 	kit.Equal("partitions", details().Partitions.Numbers(), []int32{0, 1, 2})
 	kit.Check(details().ID != kadm.TopicID{}, "topic has no id")
 	kit.Step("describe-topic")

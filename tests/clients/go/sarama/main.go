@@ -260,6 +260,8 @@ func (c client) Admin(name string) {
 	kit.Step("create-topic")
 
 	details := func() *sarama.TopicMetadata { return kit.Got(admin.DescribeTopics([]string{topic}))[0] }
+	// Kafka answers a creation before all of it knows the topic.
+	kit.WaitFor("the topic to be known", func() bool { return details().Err == sarama.ErrNoError })
 	kit.Equal("partitions", len(details().Partitions), 3)
 	kit.Step("describe-topic")
 
