@@ -183,8 +183,7 @@ impl Server {
     }
 
     fn logstreams_command(&self) -> Command {
-        let binary = std::env::var("LOGSTREAMS_BIN");
-        let mut command = Command::new(binary.as_deref().unwrap_or(env!("CARGO_BIN_EXE_logstreams")));
+        let mut command = Command::new(logstreams_binary());
         command.arg("serve").arg("--data-dir").arg(self.data_dir());
         command.arg("--kafka-addr").arg(format!("127.0.0.1:{}", self.port));
         command.args(["--redis-addr", "off", "--admin-addr", "off"]);
@@ -265,6 +264,11 @@ impl Drop for Server {
             eprintln!("{}", self.log());
         }
     }
+}
+
+/// The binary that cargo built, or the one that `LOGSTREAMS_BIN` names.
+pub fn logstreams_binary() -> PathBuf {
+    std::env::var_os("LOGSTREAMS_BIN").map_or(PathBuf::from(env!("CARGO_BIN_EXE_logstreams")), PathBuf::from)
 }
 
 /// `ready kafka=127.0.0.1:41234 ...` of LogStreams, or Kafka's announcement.

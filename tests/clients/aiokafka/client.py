@@ -18,7 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, Records
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType  # noqa: E402
 from aiokafka.errors import CommitFailedError, IllegalStateError  # noqa: E402
 
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 
 
 async def create(args):

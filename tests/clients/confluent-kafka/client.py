@@ -27,7 +27,7 @@ from confluent_kafka.admin import (  # noqa: E402
     ResourceType,
 )
 
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 
 
 def create(args):

@@ -55,7 +55,7 @@ import org.apache.kafka.common.serialization.ByteArraySerializer;
 
 /** Apache Kafka's own Java client under test. Verbs and lines: tests/clients/README.md. */
 public final class Client {
-    private static final Duration TIMEOUT = Duration.ofSeconds(30);
+    private static final Duration TIMEOUT = Duration.ofSeconds(60);
     private static final PrintStream OUT =
         new PrintStream(new BufferedOutputStream(System.out, 1 << 20), false, StandardCharsets.UTF_8);
 

@@ -19,7 +19,7 @@ from kafka import (  # noqa: E402
 from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec  # noqa: E402
 from kafka.errors import CommitFailedError, TopicAlreadyExistsError  # noqa: E402
 
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 
 
 def create(args):

@@ -7,7 +7,7 @@ const lz4 = require("lz4-napi");
 const zstd = require("@bokuweb/zstd-wasm");
 const readline = require("node:readline");
 
-const TIMEOUT_MS = 30_000;
+const TIMEOUT_MS = 60_000;
 
 const CODECS = {
   none: CompressionTypes.None,

@@ -18,7 +18,7 @@ import (
 )
 
 // Timeout bounds every wait for a state that an administrative call should bring about.
-const Timeout = 30 * time.Second
+const Timeout = 60 * time.Second
 
 // Target is one topic and the codec to produce to it with.
 type Target struct{ Topic, Codec string }
