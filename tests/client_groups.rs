@@ -60,7 +60,7 @@ fn a_killed_member_is_replaced_and_nothing_is_lost(mode: Mode, client: Client) {
         members[0].assigned.iter().copied().collect::<BTreeSet<_>>().into_iter().eq(0..PARTITIONS)
     });
     wait_until("the survivor consumes and commits the rest", &mut [&mut second], |members| {
-        produced.are_consumed_and_committed_by(&[&first, &*members[0]])
+        produced.are_consumed_and_committed_by(&[&first, members[0]])
     });
     second.process.close_stdin();
     second.listen_to_the_end();
