@@ -1,0 +1,88 @@
+//! The process and its machine: signals, CPUs that it may use, limits.
+
+use std::io;
+
+/// A signal that asks the server to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopSignal {
+    /// Ctrl-C.
+    Interrupt,
+    /// `kill`, and what service managers send.
+    Terminate,
+}
+
+fn stop_signals() -> libc::sigset_t {
+    // SAFETY: sigset_t is plain data that sigemptyset initialises; the signal numbers are valid.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGINT);
+        libc::sigaddset(&raw mut set, libc::SIGTERM);
+        set
+    }
+}
+
+/// Blocks the stop signals in this thread and all that it starts later, so that only [`wait_for_stop_signal`] sees
+/// them. Call it first thing in `main`. SIGPIPE is ignored: a closed socket is an error of its connection only.
+pub fn block_stop_signals() {
+    let set = stop_signals();
+    // SAFETY: both calls take valid arguments and change only this process's signal state.
+    unsafe {
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+    }
+}
+
+/// Waits for the next stop signal; a plain thread's call.
+pub fn wait_for_stop_signal() -> StopSignal {
+    let set = stop_signals();
+    let mut signal = 0;
+    loop {
+        // SAFETY: `set` and `signal` are valid for the call.
+        if unsafe { libc::sigwait(&raw const set, &raw mut signal) } == 0 {
+            return if signal == libc::SIGINT { StopSignal::Interrupt } else { StopSignal::Terminate };
+        }
+    }
+}
+
+/// The CPUs that this process may run on, by affinity and cgroup cpusets.
+pub fn allowed_cpus() -> Vec<usize> {
+    match rustix::thread::sched_getaffinity(None) {
+        Ok(set) => (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect(),
+        Err(_) => vec![0],
+    }
+}
+
+/// Lifts the soft limit of open files to the hard one and returns it: each partition in use holds a descriptor.
+pub fn raise_open_files_limit() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if setrlimit(Resource::Nofile, raised).is_ok() {
+            return limit.maximum.unwrap_or(u64::MAX);
+        }
+    }
+    limit.current.unwrap_or(u64::MAX)
+}
+
+/// The room of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// All of it.
+    pub total_bytes: u64,
+    /// What this process may still use.
+    pub free_bytes: u64,
+}
+
+/// The room of the file system that holds `path`. Blocks.
+///
+/// # Errors
+/// The kernel's, if the path cannot be looked at.
+pub fn disk_space(path: &std::path::Path) -> io::Result<DiskSpace> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(DiskSpace {
+        total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+        free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+    })
+}

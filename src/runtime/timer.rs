@@ -1,0 +1,18 @@
+//! Timers. There is no periodic tick below 100 ms anywhere: a timer is armed when something waits for it.
+
+use std::future::Future;
+use std::time::Duration;
+
+/// Sleeps without holding the shard.
+pub async fn sleep(duration: Duration) {
+    glommio::timer::sleep(duration).await;
+}
+
+/// Runs `future` for at most `duration`; `None` when the time was up first (the future is then dropped).
+pub async fn timeout<T>(duration: Duration, future: impl Future<Output = T>) -> Option<T> {
+    futures_lite::future::or(async { Some(future.await) }, async {
+        sleep(duration).await;
+        None
+    })
+    .await
+}
