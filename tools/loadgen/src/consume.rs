@@ -17,17 +17,16 @@ use kafka_protocol::messages::fetch_response::PartitionData;
 
 use crate::batch_view::BatchView;
 use crate::clock::{MILLISECOND_NS, UnixOffset};
-use crate::cluster::{Cluster, View, is_transient, message_of};
+use crate::cluster::{Cluster, is_transient, message_of};
 use crate::control::topic_name;
+use crate::leader_links::{BACKOFF_NS, LeaderLinks, earliest};
 use crate::link::OutFrame;
 use crate::payload::{self, Found, Stamp};
-use crate::produce::earliest;
 use crate::timeline::Timeline;
 use crate::verify::{StreamId, Verifier};
 use crate::wire::{decode_response, encode_request};
 use crate::worker::{Client, Links, Turn};
 
-const BACKOFF_NS: u64 = 100 * MILLISECOND_NS;
 /// How often a consumer looks whether the producers of its run are done.
 const LOOK_NS: u64 = 20 * MILLISECOND_NS;
 /// Topics are named by id from here on.
@@ -97,7 +96,6 @@ struct Partition {
     index: usize,
     start: StartOffset,
     next_offset: i64,
-    link: Option<usize>,
     paused_until_ns: u64,
     failing_since_ns: Option<u64>,
 }
@@ -112,12 +110,9 @@ pub struct Consumer {
     plan: Arc<ConsumePlan>,
     partitions: Vec<Partition>,
     first_partition: usize,
-    view: Arc<View>,
-    view_version: u64,
-    links: Links,
+    leaders: LeaderLinks,
+    /// The fetch in flight of each link.
     in_flight: Vec<Option<InFlight>>,
-    reconnect_ns: Vec<u64>,
-    lost_since_ns: Vec<Option<u64>>,
     next_correlation_id: i32,
     pub verifier: Verifier,
     done: bool,
@@ -126,31 +121,25 @@ pub struct Consumer {
 impl Consumer {
     /// A consumer of `starts` that has connected to nobody yet.
     pub fn new(plan: Arc<ConsumePlan>, starts: &[StartOffset]) -> Self {
-        let (view_version, view) = (plan.cluster.version(), plan.cluster.view());
+        let indexes = starts.iter().map(|start| start.partition).collect();
+        let leaders = LeaderLinks::new(Arc::clone(&plan.cluster), indexes, plan.failure_timeout_ns);
         let partitions = starts.iter().map(|&start| Partition {
             index: start.partition,
             start,
             next_offset: start.offset,
-            link: None,
             paused_until_ns: 0,
             failing_since_ns: None,
         });
-        let mut consumer = Self {
+        Self {
             plan,
             partitions: partitions.collect(),
             first_partition: 0,
-            view,
-            view_version,
-            links: Links::default(),
-            in_flight: Vec::new(),
-            reconnect_ns: Vec::new(),
-            lost_since_ns: Vec::new(),
+            in_flight: (0..leaders.count()).map(|_| None).collect(),
+            leaders,
             next_correlation_id: 0,
             verifier: Verifier::default(),
             done: false,
-        };
-        consumer.route();
-        consumer
+        }
     }
 
     /// Opens every connection that the current view asks for.
@@ -158,63 +147,11 @@ impl Consumer {
     /// # Errors
     /// If a broker does not accept.
     pub fn connect(&mut self, turn: &Turn<'_>) -> Result<()> {
-        for link in 0..self.links.count() {
-            if !self.links.is_open(link) {
-                let address = self.address_of(link).context("a leader without an address")?;
-                self.links.open(link, &address, turn)?;
-            }
-        }
-        Ok(())
+        self.leaders.connect(turn)
     }
 
     fn timeline(&self) -> &Timeline {
         self.plan.timeline.get().expect("set before the workers run")
-    }
-
-    fn address_of(&self, link: usize) -> Option<String> {
-        self.view.addresses.get(&self.links.node(link)).cloned()
-    }
-
-    fn route(&mut self) {
-        for partition in &mut self.partitions {
-            let node = self.view.leaders.get(partition.index).copied().flatten();
-            partition.link = node.map(|node| self.links.index_of(node));
-        }
-        let count = self.links.count();
-        self.in_flight.resize_with(count, || None);
-        self.reconnect_ns.resize(count, 0);
-        self.lost_since_ns.resize(count, None);
-    }
-
-    fn keep_links(&mut self, turn: &Turn<'_>) -> Result<()> {
-        let version = self.plan.cluster.version();
-        if version != self.view_version {
-            self.view_version = version;
-            self.view = self.plan.cluster.view();
-            self.route();
-        }
-        for link in 0..self.links.count() {
-            let needed = || self.partitions.iter().any(|partition| partition.link == Some(link));
-            if self.links.is_open(link) || turn.now_ns < self.reconnect_ns[link] || !needed() {
-                continue;
-            }
-            let outcome = match self.address_of(link) {
-                Some(address) => self.links.open(link, &address, turn),
-                None => Err(anyhow!("node {} is gone from the metadata", self.links.node(link))),
-            };
-            match outcome {
-                Ok(()) => self.lost_since_ns[link] = None,
-                Err(error) => {
-                    let since = *self.lost_since_ns[link].get_or_insert(turn.now_ns);
-                    if turn.now_ns - since > self.plan.failure_timeout_ns {
-                        return Err(error.context("no connection for too long"));
-                    }
-                    self.reconnect_ns[link] = turn.now_ns + BACKOFF_NS;
-                    self.plan.cluster.request_refresh();
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Asks a broker for all partitions it leads that are not paused.
@@ -222,8 +159,9 @@ impl Consumer {
         let count = self.partitions.len();
         let mut wanted = Vec::with_capacity(count);
         for step in 0..count {
-            let partition = &self.partitions[(self.first_partition + step) % count];
-            if partition.link == Some(link) && turn.now_ns >= partition.paused_until_ns {
+            let slot = (self.first_partition + step) % count;
+            let partition = &self.partitions[slot];
+            if self.leaders.link_of(slot) == Some(link) && turn.now_ns >= partition.paused_until_ns {
                 wanted.push(
                     FetchPartition::default()
                         .with_partition(i32::try_from(partition.index)?)
@@ -238,7 +176,7 @@ impl Consumer {
         }
         let mut topic = FetchTopic::default().with_partitions(wanted);
         if self.plan.version >= TOPIC_ID_VERSION {
-            topic.topic_id = self.view.topic_id;
+            topic.topic_id = self.leaders.view().topic_id;
         } else {
             topic.topic = topic_name(&self.plan.topic);
         }
@@ -251,11 +189,11 @@ impl Consumer {
         self.next_correlation_id = self.next_correlation_id.wrapping_add(1) & i32::MAX;
         let head = encode_request(&request, self.plan.version, correlation_id)?;
         self.in_flight[link] = Some(InFlight { correlation_id, sent_ns: turn.now_ns });
-        if let Err(error) = self.links.send(link, OutFrame { head, batch: None, tail: &[] }, turn) {
-            self.links.close(link);
+        if let Err(error) = self.leaders.links.send(link, OutFrame { head, batch: None, tail: &[] }, turn) {
+            self.leaders.links.close(link);
             self.on_lost(link, error, turn)?;
         }
-        self.links.spent.clear();
+        self.leaders.links.spent.clear();
         Ok(())
     }
 
@@ -366,7 +304,7 @@ impl Consumer {
             bail!("fetching {topic}-{index} at offset {offset}: {}", message_of(&error, None));
         }
         partition.paused_until_ns = turn.now_ns + BACKOFF_NS;
-        self.plan.cluster.request_refresh();
+        self.leaders.request_refresh();
         Ok(())
     }
 
@@ -393,7 +331,7 @@ impl Consumer {
 
 impl Client for Consumer {
     fn links(&mut self) -> &mut Links {
-        &mut self.links
+        &mut self.leaders.links
     }
 
     fn pump(&mut self, turn: &mut Turn<'_>) -> Result<Option<u64>> {
@@ -401,21 +339,26 @@ impl Client for Consumer {
         if self.done {
             return Ok(None);
         }
-        self.keep_links(turn)?;
-        let mut wake = Some(self.timeline().window.end_ns).filter(|&end_ns| end_ns > turn.now_ns);
-        for link in 0..self.links.count() {
+        let timeline = *self.timeline();
+        if turn.now_ns < timeline.start_ns {
+            return Ok(Some(timeline.start_ns));
+        }
+        if self.leaders.follow(turn)? {
+            self.in_flight.resize_with(self.leaders.count(), || None);
+        }
+        let mut wake = Some(timeline.window.end_ns).filter(|&end_ns| end_ns > turn.now_ns);
+        wake = earliest(wake, self.leaders.wake_ns(turn.now_ns));
+        for link in 0..self.leaders.count() {
             if let Some(in_flight) = &self.in_flight[link] {
                 let expires_ns = in_flight.sent_ns + self.plan.request_timeout_ns;
                 if turn.now_ns > expires_ns {
-                    self.links.close(link);
+                    self.leaders.links.close(link);
                     self.on_lost(link, anyhow!("no reply within the request timeout"), turn)?;
                 } else {
                     wake = earliest(wake, Some(expires_ns + MILLISECOND_NS));
                 }
-            } else if self.links.is_open(link) {
+            } else if self.leaders.links.is_open(link) {
                 self.fetch(link, turn)?;
-            } else {
-                wake = earliest(wake, Some(self.reconnect_ns[link].max(turn.now_ns + MILLISECOND_NS)));
             }
         }
         for partition in &self.partitions {
@@ -432,6 +375,7 @@ impl Client for Consumer {
     fn on_frame(&mut self, link: usize, frame: Bytes, turn: &mut Turn<'_>) -> Result<()> {
         let (correlation_id, response) =
             decode_response::<FetchRequest>(frame, self.plan.version).context("decoding a Fetch reply")?;
+        self.leaders.on_reply(link);
         let asked = self.in_flight[link].take().context("a reply to no request")?;
         ensure!(asked.correlation_id == correlation_id, "reply {correlation_id} to {}", asked.correlation_id);
         if let Some(error) = response.error_code.err() {
@@ -458,14 +402,8 @@ impl Client for Consumer {
 
     fn on_lost(&mut self, link: usize, error: anyhow::Error, turn: &mut Turn<'_>) -> Result<()> {
         self.in_flight[link] = None;
-        self.reconnect_ns[link] = turn.now_ns + BACKOFF_NS;
-        let since = *self.lost_since_ns[link].get_or_insert(turn.now_ns);
-        if turn.now_ns - since > self.plan.failure_timeout_ns {
-            return Err(error.context("a connection is lost again and again"));
-        }
         turn.interval.consume.retries += 1;
-        self.plan.cluster.request_refresh();
-        Ok(())
+        self.leaders.on_lost(link, error, turn.now_ns)
     }
 
     fn is_done(&self) -> bool {

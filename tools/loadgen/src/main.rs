@@ -17,7 +17,7 @@
 //! # Modules, in reading order
 //!
 //! `cli` the options; `setup` from options to clients; `run` the main thread; `crew` the worker threads; `worker` their
-//! loop; `produce` and `consume` the clients; `link` a connection; below them bytes, time and numbers.
+//! loop; `produce` and `consume` the clients; `leader_links` and `link` their connections; below them bytes, time and numbers.
 
 mod batch;
 mod batch_view;
@@ -29,6 +29,7 @@ mod consume;
 mod control;
 mod crc32c;
 mod crew;
+mod leader_links;
 mod link;
 mod payload;
 mod process;

@@ -20,7 +20,8 @@ use kafka_protocol::messages::ProduceRequest;
 
 use crate::batch::{BatchHeader, BatchTemplate};
 use crate::clock::{MILLISECOND_NS, UnixOffset};
-use crate::cluster::{Cluster, View, is_transient, message_of};
+use crate::cluster::{Cluster, is_transient, message_of};
+use crate::leader_links::{BACKOFF_NS, LeaderLinks, earliest};
 use crate::link::OutFrame;
 use crate::payload::{self, Stamp};
 use crate::produce_frame::ProduceFrame;
@@ -29,8 +30,6 @@ use crate::timeline::Timeline;
 use crate::wire::decode_response;
 use crate::worker::{Client, Links, Turn};
 
-/// How long a partition or a broker is left alone after a failure.
-const BACKOFF_NS: u64 = 100 * MILLISECOND_NS;
 /// The broker's own limit for answering with acks=all.
 const ACK_TIMEOUT_MS: i32 = 30_000;
 /// Kafka's sequence numbers wrap to 0 behind the largest i32.
@@ -78,7 +77,6 @@ struct Ticket {
 
 #[derive(Default)]
 struct Partition {
-    link: Option<usize>,
     next_sequence: u64,
     acknowledged_count: u64,
     in_flight: usize,
@@ -104,14 +102,10 @@ pub struct Producer {
     source: Option<Source>,
     partitions: Vec<Partition>,
     next_partition: usize,
-    view: Arc<View>,
-    view_version: u64,
     frame: ProduceFrame,
-    links: Links,
-    /// Per link: requests in flight, oldest first, and when a lost connection may be tried again.
+    leaders: LeaderLinks,
+    /// Per link: requests in flight, oldest first.
     in_flight: Vec<VecDeque<Ticket>>,
-    reconnect_ns: Vec<u64>,
-    lost_since_ns: Vec<Option<u64>>,
     /// Batches in all `retries`.
     retry_count: usize,
     spare: Vec<OutFrame>,
@@ -132,33 +126,27 @@ impl Producer {
         identity: Option<(i64, i16)>,
         quota: Option<u64>,
     ) -> Result<Self> {
-        let (view_version, view) = (plan.cluster.version(), plan.cluster.view());
-        let partitions = view.leaders.iter().map(|_| Partition::default()).collect::<Vec<_>>();
-        let next_partition = index % partitions.len();
-        let frame = ProduceFrame::new(plan.version, &plan.topic, view.topic_id, plan.acks, ACK_TIMEOUT_MS)?;
-        let mut producer = Self {
+        let count = plan.cluster.view().leaders.len();
+        let leaders =
+            LeaderLinks::new(Arc::clone(&plan.cluster), (0..count).collect(), plan.delivery_timeout_ns);
+        let frame = new_frame(&plan, &leaders)?;
+        Ok(Self {
             plan,
             index,
             identity,
             quota,
             source: None,
-            partitions,
-            next_partition,
-            view,
-            view_version,
+            partitions: (0..count).map(|_| Partition::default()).collect(),
+            next_partition: index % count,
             frame,
-            links: Links::default(),
-            in_flight: Vec::new(),
-            reconnect_ns: Vec::new(),
-            lost_since_ns: Vec::new(),
+            in_flight: vec![VecDeque::new(); leaders.count()],
+            leaders,
             retry_count: 0,
             spare: Vec::new(),
             scratch: Vec::new(),
             next_correlation_id: 0,
             done: false,
-        };
-        producer.route();
-        Ok(producer)
+        })
     }
 
     /// Opens every connection that the current view asks for.
@@ -166,13 +154,7 @@ impl Producer {
     /// # Errors
     /// If a broker does not accept.
     pub fn connect(&mut self, turn: &Turn<'_>) -> Result<()> {
-        for link in 0..self.links.count() {
-            if !self.links.is_open(link) {
-                let address = self.address_of(link).context("a leader without an address")?;
-                self.links.open(link, &address, turn)?;
-            }
-        }
-        Ok(())
+        self.leaders.connect(turn)
     }
 
     /// Acknowledged messages of each partition.
@@ -208,64 +190,22 @@ impl Producer {
         }
     }
 
-    /// Points each partition to its leader's link.
-    fn route(&mut self) {
-        for (index, partition) in self.partitions.iter_mut().enumerate() {
-            let node = self.view.leaders.get(index).copied().flatten();
-            partition.link = node.map(|node| self.links.index_of(node));
-        }
-        let count = self.links.count();
-        self.in_flight.resize_with(count, VecDeque::new);
-        self.reconnect_ns.resize(count, 0);
-        self.lost_since_ns.resize(count, None);
-    }
-
-    fn address_of(&self, link: usize) -> Option<String> {
-        self.view.addresses.get(&self.links.node(link)).cloned()
-    }
-
     /// Follows a new view; reconnects what is lost and needed.
     fn keep_links(&mut self, turn: &Turn<'_>) -> Result<()> {
-        let version = self.plan.cluster.version();
-        if version != self.view_version {
-            self.view_version = version;
-            self.view = self.plan.cluster.view();
-            let plan = &self.plan;
-            self.frame =
-                ProduceFrame::new(plan.version, &plan.topic, self.view.topic_id, plan.acks, ACK_TIMEOUT_MS)?;
-            self.route();
-        }
-        for link in 0..self.links.count() {
-            let needed = || self.partitions.iter().any(|partition| partition.link == Some(link));
-            if self.links.is_open(link) || turn.now_ns < self.reconnect_ns[link] || !needed() {
-                continue;
-            }
-            let outcome = match self.address_of(link) {
-                Some(address) => self.links.open(link, &address, turn),
-                None => Err(anyhow!("node {} is gone from the metadata", self.links.node(link))),
-            };
-            match outcome {
-                Ok(()) => self.lost_since_ns[link] = None,
-                Err(error) => {
-                    let since = *self.lost_since_ns[link].get_or_insert(turn.now_ns);
-                    if turn.now_ns - since > self.plan.delivery_timeout_ns {
-                        return Err(error.context("no connection within the delivery timeout"));
-                    }
-                    self.reconnect_ns[link] = turn.now_ns + BACKOFF_NS;
-                    self.plan.cluster.request_refresh();
-                }
-            }
+        if self.leaders.follow(turn)? {
+            self.frame = new_frame(&self.plan, &self.leaders)?;
+            self.in_flight.resize_with(self.leaders.count(), VecDeque::new);
         }
         Ok(())
     }
 
     fn link_has_room(&self, link: usize) -> bool {
-        self.in_flight[link].len() < self.plan.in_flight_max && self.links.is_flushed(link)
+        self.in_flight[link].len() < self.plan.in_flight_max && self.leaders.links.is_flushed(link)
     }
 
     /// The next partition in turn that may be sent to now.
     fn pick_partition(&mut self, now_ns: u64) -> Option<usize> {
-        if !(0..self.links.count()).any(|link| self.link_has_room(link)) {
+        if !(0..self.leaders.count()).any(|link| self.link_has_room(link)) {
             return None;
         }
         let count = self.partitions.len();
@@ -273,7 +213,7 @@ impl Producer {
             let index = (self.next_partition + step) % count;
             let partition = &self.partitions[index];
             let ready = partition.retries.is_empty() && now_ns >= partition.paused_until_ns;
-            if ready && partition.link.is_some_and(|link| self.link_has_room(link)) {
+            if ready && self.leaders.link_of(index).is_some_and(|link| self.link_has_room(link)) {
                 self.next_partition = (index + 1) % count;
                 return Some(index);
             }
@@ -297,7 +237,7 @@ impl Producer {
                 continue;
             }
             // Oldest first; what finds no room waits for the next answer and this partition's silence.
-            while let Some(link) = self.partitions[index].link.filter(|&link| self.link_has_room(link)) {
+            while let Some(link) = self.leaders.link_of(index).filter(|&link| self.link_has_room(link)) {
                 let Some((_, ticket)) = self.partitions[index].retries.pop_first() else { break };
                 self.retry_count -= 1;
                 self.send(link, ticket, turn)?;
@@ -329,6 +269,9 @@ impl Producer {
                     if *remaining == 0 || turn.now_ns >= timeline.window.end_ns {
                         return Ok(None);
                     }
+                    if turn.now_ns < timeline.start_ns {
+                        return Ok(Some(timeline.start_ns));
+                    }
                     (0, count_max.min(*remaining))
                 }
             };
@@ -354,7 +297,7 @@ impl Producer {
                     }
                 }
             }
-            let link = self.partitions[index].link.expect("picked");
+            let link = self.leaders.link_of(index).expect("picked");
             self.send(link, ticket, turn)?;
         }
     }
@@ -412,11 +355,11 @@ impl Producer {
         out.tail = self.frame.tail();
         self.partitions[ticket.partition].in_flight += 1;
         self.in_flight[link].push_back(ticket);
-        if let Err(error) = self.links.send(link, out, turn) {
-            self.links.close(link);
+        if let Err(error) = self.leaders.links.send(link, out, turn) {
+            self.leaders.links.close(link);
             self.on_lost(link, error, turn)?;
         }
-        self.spare.append(&mut self.links.spent);
+        self.spare.append(&mut self.leaders.links.spent);
         if self.plan.acks == 0 {
             self.complete_written(turn);
         }
@@ -426,7 +369,7 @@ impl Producer {
     /// acks=0: a request is done once it is in the socket; no reply comes.
     fn complete_written(&mut self, turn: &mut Turn<'_>) {
         for link in 0..self.in_flight.len() {
-            while self.in_flight[link].len() > self.links.unsent_count(link) {
+            while self.in_flight[link].len() > self.leaders.links.unsent_count(link) {
                 let Some(ticket) = self.in_flight[link].pop_front() else { break };
                 self.partitions[ticket.partition].in_flight -= 1;
                 self.complete(&ticket, turn);
@@ -471,7 +414,7 @@ impl Producer {
         partition.paused_until_ns = turn.now_ns + BACKOFF_NS;
         partition.retries.insert(ticket.first_sequence, ticket);
         self.retry_count += 1;
-        self.plan.cluster.request_refresh();
+        self.leaders.request_refresh();
         Ok(())
     }
 
@@ -494,14 +437,14 @@ impl Producer {
 
 impl Client for Producer {
     fn links(&mut self) -> &mut Links {
-        &mut self.links
+        &mut self.leaders.links
     }
 
     fn pump(&mut self, turn: &mut Turn<'_>) -> Result<Option<u64>> {
         if self.source.is_none() {
             self.source = Some(self.source());
         }
-        self.spare.append(&mut self.links.spent);
+        self.spare.append(&mut self.leaders.links.spent);
         if self.plan.acks == 0 {
             self.complete_written(turn);
         }
@@ -509,7 +452,7 @@ impl Client for Producer {
         for link in 0..self.in_flight.len() {
             let oldest = self.in_flight[link].front().map(|ticket| ticket.sent_ns);
             if oldest.is_some_and(|sent| turn.now_ns.saturating_sub(sent) > self.plan.request_timeout_ns) {
-                self.links.close(link);
+                self.leaders.links.close(link);
                 self.on_lost(link, anyhow!("no reply within the request timeout"), turn)?;
             }
         }
@@ -527,11 +470,9 @@ impl Client for Producer {
             return Ok(None);
         }
         // Times at which something happens without any event: the end, a dead connection, a silent broker.
-        for link in 0..self.links.count() {
-            if !self.links.is_open(link) {
-                wake = earliest(wake, Some(self.reconnect_ns[link].max(turn.now_ns + MILLISECOND_NS)));
-            }
-            let oldest = self.in_flight[link].front().map(|ticket| ticket.sent_ns);
+        wake = earliest(wake, self.leaders.wake_ns(turn.now_ns));
+        for in_flight in &self.in_flight {
+            let oldest = in_flight.front().map(|ticket| ticket.sent_ns);
             wake = earliest(wake, oldest.map(|sent| sent + self.plan.request_timeout_ns + MILLISECOND_NS));
         }
         if !is_exhausted && turn.now_ns < self.timeline().window.end_ns {
@@ -543,6 +484,7 @@ impl Client for Producer {
     fn on_frame(&mut self, link: usize, frame: Bytes, turn: &mut Turn<'_>) -> Result<()> {
         let (correlation_id, response) = decode_response::<ProduceRequest>(frame, self.plan.version)
             .context("decoding a Produce reply")?;
+        self.leaders.on_reply(link);
         let ticket = self.in_flight[link].pop_front().context("a reply to no request")?;
         ensure!(
             correlation_id == ticket.correlation_id,
@@ -564,14 +506,12 @@ impl Client for Producer {
     }
 
     fn on_lost(&mut self, link: usize, error: anyhow::Error, turn: &mut Turn<'_>) -> Result<()> {
-        self.reconnect_ns[link] = turn.now_ns + BACKOFF_NS;
         let why = format!("{error:#}");
         for ticket in std::mem::take(&mut self.in_flight[link]) {
             self.partitions[ticket.partition].in_flight -= 1;
             self.retry_later(ticket, turn, &why)?;
         }
-        self.plan.cluster.request_refresh();
-        Ok(())
+        self.leaders.on_lost(link, error, turn.now_ns)
     }
 
     fn is_done(&self) -> bool {
@@ -594,10 +534,6 @@ impl Client for Producer {
     }
 }
 
-/// The earlier of two optional instants.
-pub fn earliest(one: Option<u64>, other: Option<u64>) -> Option<u64> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    }
+fn new_frame(plan: &ProducePlan, leaders: &LeaderLinks) -> Result<ProduceFrame> {
+    ProduceFrame::new(plan.version, &plan.topic, leaders.view().topic_id, plan.acks, ACK_TIMEOUT_MS)
 }
