@@ -63,6 +63,9 @@ pub struct CommonArgs {
     /// Configuration of a topic that is created, `KEY=VALUE`; repeatable.
     #[arg(long = "topic-config", value_parser = parse_pair)]
     pub topic_configs: Vec<(String, String)>,
+    /// Delete the topic at the end of a run that went well.
+    #[arg(long)]
+    pub delete_topic: bool,
     /// End after so much measured time, e.g. `10s`, `500ms`, `2m`. Default 10s unless a count is given.
     #[arg(long, value_parser = parse_duration)]
     pub duration: Option<Duration>,

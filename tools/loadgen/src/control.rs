@@ -10,11 +10,12 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use kafka_protocol::error::{ParseResponseErrorCode, ResponseError};
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    ApiVersionsRequest, BrokerId, CreateTopicsRequest, InitProducerIdRequest, ListOffsetsRequest,
-    MetadataRequest, MetadataResponse, TopicName,
+    ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, InitProducerIdRequest,
+    ListOffsetsRequest, MetadataRequest, MetadataResponse, TopicName,
 };
 use kafka_protocol::protocol::{Request, StrBytes};
 
@@ -29,6 +30,8 @@ pub const LATEST: i64 = -1;
 
 /// The newest ApiVersions request that we send; an older broker answers error 35 in version 0.
 const API_VERSIONS_VERSION: i16 = 3;
+/// DeleteTopics takes structures instead of bare names from here on.
+const DELETE_TOPICS_STATES_VERSION: i16 = 6;
 
 /// A connection to one broker, one request at a time.
 pub struct Control {
@@ -120,6 +123,23 @@ impl Control {
                 bail!("creating topic {topic}: {error} {message}")
             }
         }
+    }
+
+    /// Deletes a topic.
+    ///
+    /// # Errors
+    /// Whatever the broker says.
+    pub fn delete_topic(&mut self, topic: &str) -> Result<()> {
+        let request = DeleteTopicsRequest::default().with_timeout_ms(timeout_ms());
+        let request = if self.apis.version::<DeleteTopicsRequest>()? >= DELETE_TOPICS_STATES_VERSION {
+            let state = DeleteTopicState::default().with_name(Some(topic_name(topic)));
+            request.with_topics(vec![state])
+        } else {
+            request.with_topic_names(vec![topic_name(topic)])
+        };
+        let response = self.call(&request)?;
+        let result = response.responses.first().context("DeleteTopics answered without the topic")?;
+        check(result.error_code).with_context(|| format!("deleting topic {topic}"))
     }
 
     /// A fresh producer id and its epoch, for idempotence without transactions.

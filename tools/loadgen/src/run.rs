@@ -15,6 +15,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriter, IntervalLogWr
 
 use crate::cli::Command;
 use crate::clock::{MILLISECOND_NS, SECOND_NS, monotonic_ns, process_cpu_ns};
+use crate::control::Control;
 use crate::crew::Crew;
 use crate::process::{self, ProcessSample};
 use crate::report::{Broker, Cpu, Direction, Report, progress_line};
@@ -62,6 +63,9 @@ pub fn run(command: &Command) -> Result<Report> {
     }
     let is_verified = args.verify && !crew.consumers.is_empty();
     let verdict = is_verified.then(|| verdict(&setup, &crew));
+    if args.delete_topic {
+        Control::bootstrap(&args.bootstrap)?.delete_topic(&args.topic)?;
+    }
     watch.report(&setup, verdict)
 }
 
