@@ -175,10 +175,13 @@ pub struct ConsumeArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 pub enum Acks {
     #[value(name = "0")]
+    #[serde(rename = "0")]
     None,
     #[value(name = "1")]
+    #[serde(rename = "1")]
     Leader,
     #[value(name = "all", alias = "-1")]
+    #[serde(rename = "all")]
     All,
 }
 
