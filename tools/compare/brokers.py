@@ -40,6 +40,11 @@ DURABILITY = {
 }
 
 
+def die_with_parent():
+    """For a child between fork and exec: the kernel kills it when this process ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def free_port():
     """A TCP port of loopback that nobody listens on now."""
     with socket.socket() as listener:
@@ -124,7 +129,7 @@ class Broker:
         return (self.directory / "broker.log").read_bytes()[-2000:].decode(errors="replace")
 
     def _settle_child(self):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent()
         if self.cpus:
             os.sched_setaffinity(0, self.cpus)
 

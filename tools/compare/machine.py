@@ -33,11 +33,32 @@ def resident_bytes(pid):
     return int(_first_field(f"/proc/{pid}/status", "VmRSS").split()[0]) * 1024
 
 
-def stolen_and_total_ticks():
-    """CPU ticks that the hypervisor took away, and all ticks, since boot."""
-    with open("/proc/stat") as file:
-        ticks = [int(field) for field in file.readline().split()[1:9]]
-    return ticks[7], sum(ticks)
+class CpuLedger:
+    """Who used the CPUs between its making and `close`: the host, our own processes, others.
+
+    Figures of a machine that others use at the same time are to be read with care; this says how much they did.
+    """
+
+    def __init__(self, broker_pids):
+        self.broker_pids = broker_pids
+        self.begun = self._read()
+
+    def close(self):
+        """Name-value pairs for the facts."""
+        seconds, busy, stolen, own = (end - begin for begin, end in zip(self.begun, self._read()))
+        return {
+            "CPU taken by the host": f"{100 * stolen / seconds:.1f} % of a core",
+            "CPU used by strangers": f"{100 * max(0, busy - own) / seconds:.0f} % of a core",
+        }
+
+    def _read(self):
+        with open("/proc/stat") as file:
+            user, nice, system, _idle, _iowait, irq, softirq, steal = (
+                int(field) / TICKS_PER_SECOND for field in file.readline().split()[1:9])
+        times = os.times()
+        own = times.user + times.system + times.children_user + times.children_system
+        own += sum(cpu_seconds(pid) for pid in self.broker_pids)
+        return time.monotonic(), user + nice + system + irq + softirq, steal, own
 
 
 def touch_memory(size_bytes, seconds_max):

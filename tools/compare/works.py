@@ -216,7 +216,8 @@ def _loadgen(context, broker, command, topic, seconds, arguments):
 
 def _run(line, seconds_max):
     """The standard output of a client that must succeed."""
-    done = subprocess.run(line, capture_output=True, text=True, timeout=seconds_max, stdin=subprocess.DEVNULL)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=seconds_max, stdin=subprocess.DEVNULL,
+                          preexec_fn=brokers.die_with_parent)
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise RuntimeError(f"{os.path.basename(line[0])} failed: {said[-1] if said else done.returncode}")
