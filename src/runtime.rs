@@ -7,6 +7,7 @@
 // `unsafe` is allowed in this module alone: raw reads into uninitialised memory, mappings and signals need it.
 #![allow(unsafe_code)]
 
+pub mod append_buffer;
 pub mod directory;
 pub mod dma_file;
 pub mod executor;

@@ -81,7 +81,9 @@ impl Partition {
             None => self.log.read(&request).await?,
         };
         if spec.isolation == IsolationLevel::ReadCommitted {
-            read.aborted_transactions = self.log.aborted_transactions(spec.offset, view.next_offset).await?;
+            let aborted = self.log.aborted_transactions(spec.offset, view.next_offset).await?;
+            read.aborted_transactions =
+                aborted.into_iter().map(|aborted| (aborted.producer_id, aborted.first_offset)).collect();
         }
         read.chunks = view.chunks;
         read.size_bytes = view.size_bytes;

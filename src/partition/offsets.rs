@@ -69,16 +69,13 @@ impl Partition {
     ) -> Result<ListedOffset, PartitionError> {
         self.check_leader_epoch(believed_epoch)?;
         let end_offset = self.visible_end(isolation);
-        let at = |offset| ListedOffset {
-            offset,
-            timestamp: NO_TIMESTAMP,
-            leader_epoch: self.log.leader_epoch_at(offset).unwrap_or(NO_LEADER_EPOCH),
-        };
+        let at = |offset, leader_epoch| ListedOffset { offset, timestamp: NO_TIMESTAMP, leader_epoch };
         let found = match spec {
-            OffsetSpec::Earliest => return Ok(at(self.log_start_offset())),
-            OffsetSpec::Latest => {
-                return Ok(ListedOffset { leader_epoch: self.leader_epoch(), ..at(end_offset) });
+            OffsetSpec::Earliest => {
+                let start = self.log_start_offset();
+                return Ok(at(start, self.log.leader_epoch_at(start).unwrap_or(NO_LEADER_EPOCH)));
             }
+            OffsetSpec::Latest => return Ok(at(end_offset, self.leader_epoch())),
             OffsetSpec::MaxTimestamp => self.log.max_timestamp(end_offset).await?,
             OffsetSpec::Timestamp(timestamp) => self.log.offset_for_timestamp(timestamp, end_offset).await?,
         };

@@ -116,6 +116,20 @@ impl File {
         if torn { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
     }
 
+    /// Writes all of `bytes` at `position` on the blocking pool: for large writes that nobody waits for.
+    ///
+    /// # Errors
+    /// As [`File::write_at`].
+    pub async fn write_at_pooled(&self, bytes: Vec<u8>, position: u64) -> io::Result<()> {
+        let allowed = fault::check_write(&self.path, &self.inner, position, bytes.len())?;
+        let file = self.clone();
+        blocking(move || {
+            file.inner.write_all_at(&bytes[..allowed], position)?;
+            if allowed < bytes.len() { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
+        })
+        .await
+    }
+
     fn write_slices_at(&self, slices: &mut [IoSlice<'_>], mut position: u64) -> io::Result<()> {
         /// The kernel's limit of buffers in a call.
         const SLICES_MAX: usize = 1024;
@@ -168,6 +182,16 @@ impl File {
         Ok(buffer.into())
     }
 
+    /// Replaces what is in `buffer` by up to `length` bytes at `position`, on the calling thread: for the blocking pool,
+    /// start-up and tools only.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn read_into_now(&self, buffer: &mut Vec<u8>, position: u64, length: usize) -> io::Result<()> {
+        buffer.clear();
+        self.read_rest(buffer, position, length)
+    }
+
     /// Reads what the page cache has, without waiting.
     fn read_resident(&self, buffer: &mut Vec<u8>, position: u64) {
         let spare = buffer.spare_capacity_mut();
@@ -185,7 +209,7 @@ impl File {
     fn read_rest(&self, buffer: &mut Vec<u8>, position: u64, length: usize) -> io::Result<()> {
         while buffer.len() < length {
             let at = position + buffer.len() as u64;
-            buffer.reserve_exact(length - buffer.len());
+            buffer.reserve(length - buffer.len());
             match rustix::io::pread(&*self.inner, rustix::buffer::spare_capacity(buffer), at) {
                 Ok(0) => break,
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}

@@ -83,6 +83,11 @@ pub fn prefault_now(view: &[u8]) {
     advise(view, libc::MADV_POPULATE_READ);
 }
 
+/// Asks the kernel to read `view` in soon, without waiting for it.
+pub fn read_ahead(view: &[u8]) {
+    advise(view, libc::MADV_WILLNEED);
+}
+
 fn advise(view: &[u8], advice: libc::c_int) {
     if view.is_empty() {
         return;

@@ -139,7 +139,6 @@ pub(super) struct Controller {
     changes: TurnQueue,
     log: RefCell<Option<Rc<Partition>>>,
     next_producer_id: Cell<ProducerId>,
-    topics_made: Cell<usize>,
 }
 
 impl Shard {

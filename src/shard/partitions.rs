@@ -141,19 +141,19 @@ impl Shard {
         config: Arc<TopicConfig>,
         start: Option<StartPartition>,
     ) -> Result<Rc<Partition>, OpenFailure> {
-        let hint = start.map_or_else(StartHint::default, |start| StartHint {
-            clean_shutdown: start.clean,
-            checkpoint: start.checkpoint,
-        });
+        let start = StartHint {
+            clean_shutdown: start.as_ref().is_some_and(|start| start.clean),
+            checkpoint: start.and_then(|start| start.checkpoint),
+            topic_id: Some(topic_id),
+        };
         let dir = self.data_dir.join(topic_partition.to_string());
         let options = log_options(&config, &self.config());
         let log = Log::open(
             topic_partition.clone(),
-            topic_id,
             dir,
             options,
             self.storage.clone(),
-            hint,
+            start,
             clock::now_ms(),
         )
         .await

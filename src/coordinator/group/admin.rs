@@ -10,6 +10,7 @@ use crate::model::group::{
 use super::{Effects, Group, GroupCoordinator};
 
 impl GroupCoordinator {
+    /// The groups that fit the filters.
     pub fn list(&self, list: &ListGroups) -> ListGroupsReply {
         let is_type_wanted = is_wanted(&list.types, CLASSIC_GROUP_TYPE);
         let listed = self

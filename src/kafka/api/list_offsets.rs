@@ -26,6 +26,9 @@ const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 
+/// The first version whose answer has leader epochs.
+const LEADER_EPOCH_SINCE_VERSION: i16 = 4;
+
 /// What a number in the place of a timestamp asks for.
 enum Asked {
     Spec(OffsetSpec),
@@ -116,7 +119,9 @@ fn put(
             partition.offset = listed.offset;
             partition.timestamp = listed.timestamp;
             if version >= LEADER_EPOCH_VERSION {
+                if version >= LEADER_EPOCH_SINCE_VERSION {
                 partition.leader_epoch = listed.leader_epoch;
+            }
             }
         }
         Some(Err(error)) => partition.error_code = error_code::of(error).code(),

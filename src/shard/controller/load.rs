@@ -169,7 +169,8 @@ impl Shard {
             }));
             topics.insert(name.clone(), (id, known.max(on_disk)));
         }
-        let mut image = ClusterImage { broker_configs: replayed.broker_configs, ..ClusterImage::default() };
+        let mut image = ClusterImage::default();
+        image.broker_configs = replayed.broker_configs;
         for topic in self.place(topics, found, replayed.topic_configs) {
             image.insert(topic);
         }

@@ -1,0 +1,77 @@
+//! Closing: everything reaches the disk, so that the next start need not look.
+
+use crate::model::Offset;
+
+use super::super::checkpoint::LogCheckpoint;
+use super::super::error::StorageError;
+use super::super::file_names::SegmentFile;
+use super::super::transaction_index::AbortedTransaction;
+use super::{Log, LogState};
+
+impl Log {
+    /// Flushes, writes indexes, producers' snapshot and epochs, cuts off prepared room, and closes the files. The
+    /// checkpoint is what the caller writes down (`checkpoint::write`) before it sets the clean-shutdown marker. All
+    /// later calls answer `Closed`.
+    ///
+    /// # Errors
+    /// As `flush`, and `Io` when the file cannot be trimmed. The log is then closed, but not cleanly: the caller must
+    /// not set the marker.
+    pub async fn close(&self) -> Result<LogCheckpoint, StorageError> {
+        let state = &self.0;
+        let _turn = state.structure.take().await;
+        state.check_open()?;
+        let closed = state.close_files().await;
+        let checkpoint = self.checkpoint();
+        state.forget();
+        closed.map(|()| checkpoint)
+    }
+
+    /// Aborted transactions that overlap `from..to`, for readers at READ_COMMITTED.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub async fn aborted_transactions(
+        &self,
+        from: Offset,
+        to: Offset,
+    ) -> Result<Vec<AbortedTransaction>, StorageError> {
+        let state = &self.0;
+        let mut found = Vec::new();
+        let sealed: Vec<_> = {
+            let sealed = state.sealed.borrow();
+            let first = sealed.partition_point(|segment| segment.base_offset <= from).saturating_sub(1);
+            sealed.iter().skip(first).cloned().collect()
+        };
+        for segment in sealed {
+            if state.load(&segment).await?.indexes.transactions.collect(from, to, &mut found) {
+                return Ok(found);
+            }
+        }
+        let active = state.active();
+        if active.size_bytes.get() > 0 {
+            let awake = state.awake(&active).await?;
+            awake.indexes.borrow().transactions.collect(from, to, &mut found);
+        }
+        Ok(found)
+    }
+}
+
+impl LogState {
+    async fn close_files(&self) -> Result<(), StorageError> {
+        let active = self.active();
+        let awake = active.awake.borrow().clone();
+        let rebuilt = active.recovered.borrow().is_some() && active.size_bytes.get() > 0;
+        let awake = match awake {
+            None if rebuilt => Some(self.awake(&active).await?), // recovery's indexes are not in the files yet
+            other => other,
+        };
+        let Some(awake) = awake else { return self.persist_epochs().await };
+        self.wait_written(self.log_end_offset.get()).await?;
+        let path = SegmentFile::Log.path(&self.dir, active.base_offset);
+        let trimmed = awake.appender.trim(active.size_bytes.get()).await;
+        trimmed.map_err(|error| StorageError::io("truncate", &path, error))?;
+        self.flush_to(self.log_end_offset.get()).await?;
+        self.finish_segment(&active, &awake).await;
+        Ok(())
+    }
+}

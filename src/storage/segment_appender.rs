@@ -1,0 +1,93 @@
+//! The write path of an active segment: page cache or direct writes behind one contract.
+//!
+//! `append` takes bytes for the end of the segment and does not wait for the device. *Written* bytes survive a killed
+//! process: with the page cache they are written when `append` returns, with direct writes when the whole prefix up to
+//! them has arrived (`wait_written`). *Synced* bytes survive a power cut (`sync`). One `append` at a time; `sync` and
+//! reads may overlap it. An `append` that fails has changed nothing that a reader or a recovery would take for data.
+
+mod page_cache;
+
+use std::io;
+
+use bytes::Bytes;
+
+use crate::model::Offset;
+use crate::runtime::file::File;
+
+pub(super) use page_cache::PageCacheAppender;
+
+/// One of the two write paths.
+pub(super) enum SegmentAppender {
+    /// Positioned writes into the page cache.
+    PageCache(PageCacheAppender),
+}
+
+impl SegmentAppender {
+    /// Appends `chunks` at `position`, the end of the segment; behind them the log ends at `next_offset`.
+    ///
+    /// # Errors
+    /// The kernel's; the segment still ends at `position`.
+    pub(super) fn append(&self, chunks: &[Bytes], position: u64, _next_offset: Offset) -> io::Result<()> {
+        match self {
+            SegmentAppender::PageCache(appender) => appender.append(chunks, position),
+        }
+    }
+
+    /// Repairs what a failed append left behind, if anything, before the next one. `position` is the segment's end.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) async fn make_ready(&self, position: u64) -> io::Result<()> {
+        match self {
+            SegmentAppender::PageCache(appender) => appender.make_ready(position).await,
+        }
+    }
+
+    /// Whether `make_ready` has something to do.
+    pub(super) fn is_ready(&self) -> bool {
+        match self {
+            SegmentAppender::PageCache(appender) => appender.is_ready(),
+        }
+    }
+
+    /// Makes everything written durable.
+    ///
+    /// # Errors
+    /// The kernel's; after one the file must not be trusted.
+    pub(super) async fn sync(&self) -> io::Result<()> {
+        match self {
+            SegmentAppender::PageCache(appender) => appender.sync().await,
+        }
+    }
+
+    /// Cuts off what lies behind the data (prepared room, a torn write). All must have been written.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) async fn trim(&self, size_bytes: u64) -> io::Result<()> {
+        match self {
+            SegmentAppender::PageCache(appender) => appender.make_ready(size_bytes).await,
+        }
+    }
+
+    /// Whether `append` returns only when the bytes are written.
+    pub(super) fn is_written_at_once(&self) -> bool {
+        match self {
+            SegmentAppender::PageCache(_) => true,
+        }
+    }
+
+    /// Up to where the file can be read, for a segment of `size_bytes`.
+    pub(super) fn written_position(&self, size_bytes: u64) -> u64 {
+        match self {
+            SegmentAppender::PageCache(_) => size_bytes,
+        }
+    }
+
+    /// A handle for reading what is written.
+    pub(super) fn file(&self) -> &File {
+        match self {
+            SegmentAppender::PageCache(appender) => appender.file(),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What the logs of one shard share: caches, the file remover, the disk's state.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use crate::base::units::{GIB, MIB};
+
+use super::file_remover::FileRemover;
+use super::segment_cache::SegmentCache;
+use super::tail_cache::TailCache;
+
+/// Bounds of what the logs of one shard share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardStorageLimits {
+    /// Bytes of recent batches kept in memory.
+    pub tail_cache_bytes: usize,
+    /// Mapped sealed segments.
+    pub segment_cache_count: usize,
+    /// Bytes of mapped sealed segments (address space, not memory).
+    pub segment_cache_bytes: u64,
+    /// Active segments that hold a descriptor and their indexes; the one that was used longest ago is put to rest.
+    pub active_open_count: usize,
+}
+
+impl Default for ShardStorageLimits {
+    fn default() -> Self {
+        ShardStorageLimits {
+            tail_cache_bytes: 64 * MIB,
+            segment_cache_count: 256,
+            segment_cache_bytes: 64 * GIB as u64,
+            active_open_count: 4_096,
+        }
+    }
+}
+
+/// Shared by all logs of a shard, in an `Rc`. Never leaves the shard.
+pub struct ShardStorage {
+    /// Recent batches.
+    pub tail_cache: TailCache,
+    /// Mapped sealed segments.
+    pub segment_cache: SegmentCache,
+    /// Unlinks what retention and topic deletion have given up.
+    pub file_remover: Rc<FileRemover>,
+    /// Set by the shard while the disk has less room than its reserve: appends are refused.
+    pub disk_low: Cell<bool>,
+    next_log_id: Cell<u64>,
+}
+
+impl ShardStorage {
+    /// Makes the shared parts.
+    pub fn new(limits: ShardStorageLimits) -> Rc<Self> {
+        Rc::new(ShardStorage {
+            tail_cache: TailCache::new(limits.tail_cache_bytes),
+            segment_cache: SegmentCache::new(limits.segment_cache_count, limits.segment_cache_bytes),
+            file_remover: FileRemover::new(),
+            disk_low: Cell::new(false),
+            next_log_id: Cell::new(0),
+        })
+    }
+
+    /// A number that names a log within the shard for as long as the process lives.
+    pub(super) fn new_log_id(&self) -> u64 {
+        let id = self.next_log_id.get();
+        self.next_log_id.set(id + 1);
+        id
+    }
+}
