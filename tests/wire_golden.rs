@@ -22,7 +22,8 @@ use requests::{Known, TOPIC, connect, exchange, frame, request};
 use server::Server;
 
 /// Options that make replies the same in every run.
-const OPTIONS: &[&str] = &["shards=1", "group.initial.rebalance.delay.ms=0", "offsets.topic.num.partitions=1"];
+const OPTIONS: &[&str] =
+    &["shards=1", "group.initial.rebalance.delay.ms=0", "offsets.topic.num.partitions=1"];
 
 /// Characters of a cluster id.
 const CLUSTER_ID_LENGTH: usize = 22;
