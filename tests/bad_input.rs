@@ -1,6 +1,9 @@
 //! Bytes that no client should send, against the real binary: each gets Kafka's error code or a closed connection, the
 //! server lives on, its memory stays bounded, and another connection goes on undisturbed.
 
+// The server is another process here: that a client has been parked, or has been noticed to be gone, is seen by waiting.
+#![allow(clippy::disallowed_methods)]
+
 #[path = "golden/requests.rs"]
 #[allow(dead_code)] // shared with wire_golden.rs
 mod requests;
@@ -163,7 +166,9 @@ fn batches_that_cannot_be_are_refused_with_kafkas_codes() {
         }
         batch.to_vec()
     };
-    let put = |at: usize, bytes: &'static [u8]| move |batch: &mut BytesMut| batch[at..at + bytes.len()].copy_from_slice(bytes);
+    let put = |at: usize, bytes: &'static [u8]| {
+        move |batch: &mut BytesMut| batch[at..at + bytes.len()].copy_from_slice(bytes)
+    };
     let codec = |codec: u8| {
         changed(
             &|batch| {
@@ -215,7 +220,10 @@ fn batches_that_cannot_be_are_refused_with_kafkas_codes() {
         assert_eq!(error, UNKNOWN_TOPIC_OR_PARTITION, "{topic}-{partition}");
     }
     let long = "x".repeat(30_000);
-    assert_eq!(produce_error(&mut stream, &produce_body(&long, 0, 1, Some(&good))), UNKNOWN_TOPIC_OR_PARTITION);
+    assert_eq!(
+        produce_error(&mut stream, &produce_body(&long, 0, 1, Some(&good))),
+        UNKNOWN_TOPIC_OR_PARTITION
+    );
     assert_eq!(produce_error(&mut stream, &produce_body(TOPIC, 0, 7, Some(&good))), INVALID_REQUIRED_ACKS);
     assert_eq!(produce_error(&mut stream, &produce_body(TOPIC, 0, -1, Some(&good))), 0);
     // Names that no topic may have are refused wherever a topic could come into being.
@@ -248,7 +256,8 @@ fn a_produce_without_acknowledgement_is_silent_and_its_error_closes_the_connecti
 /// memory were reserved for one.
 #[test]
 fn absurd_counts_are_never_reserved_for() {
-    let known = Known { topic_id: logstreams::model::Uuid::from_u128(0x1234_5678_9abc_def0_1234_5678_9abc_def0) };
+    let known =
+        Known { topic_id: logstreams::model::Uuid::from_u128(0x1234_5678_9abc_def0_1234_5678_9abc_def0) };
     let mut tried = 0;
     for row in logstreams::kafka::api_rows() {
         for version in row.min..=row.max {
@@ -262,7 +271,9 @@ fn absurd_counts_are_never_reserved_for() {
                     let _ = logstreams::kafka::check_request(&bytes);
                 }
                 // A varint of five bytes in the place of one.
-                for absurd in [&[0xff, 0xff, 0xff, 0xff, 0x0f][..], &[0x80, 0x80, 0x80, 0x80, 0x08], &[0xff; 5]] {
+                for absurd in
+                    [&[0xff, 0xff, 0xff, 0xff, 0x0f][..], &[0x80, 0x80, 0x80, 0x80, 0x08], &[0xff; 5]]
+                {
                     let mut bytes = [&whole[..at], absurd, &whole[at + 1..]].concat();
                     let size = i32::try_from(bytes.len() - 4).unwrap();
                     bytes[..4].copy_from_slice(&size.to_be_bytes());
@@ -275,7 +286,11 @@ fn absurd_counts_are_never_reserved_for() {
                 let mut bytes = whole[..end].to_vec();
                 let size = i32::try_from(bytes.len() - 4).unwrap();
                 bytes[..4].copy_from_slice(&size.to_be_bytes());
-                assert!(logstreams::kafka::check_request(&bytes).is_err(), "{} v{version} cut at {end}", row.name);
+                assert!(
+                    logstreams::kafka::check_request(&bytes).is_err(),
+                    "{} v{version} cut at {end}",
+                    row.name
+                );
             }
         }
     }
@@ -333,13 +348,21 @@ fn a_client_that_asks_and_never_reads_is_held_back() {
     let mut bench = Bench::new(&["message.max.bytes=2000000"]);
     let mut stream = bench.connect();
     for _ in 0..20 {
-        assert_eq!(produce_error(&mut stream, &produce_body(TOPIC, 0, 1, Some(&batch(&vec![7; 1_000_000])))), 0);
+        assert_eq!(
+            produce_error(&mut stream, &produce_body(TOPIC, 0, 1, Some(&batch(&vec![7; 1_000_000])))),
+            0
+        );
     }
     let before = bench.server.memory_kib("VmRSS");
     let mut body = BytesMut::new();
     let partition = m::fetch_request::FetchPartition::default().with_partition_max_bytes(20 << 20);
-    let topic = m::fetch_request::FetchTopic::default().with_topic(name(TOPIC)).with_partitions(vec![partition]);
-    m::FetchRequest::default().with_max_bytes(20 << 20).with_topics(vec![topic]).encode(&mut body, 11).unwrap();
+    let topic =
+        m::fetch_request::FetchTopic::default().with_topic(name(TOPIC)).with_partitions(vec![partition]);
+    m::FetchRequest::default()
+        .with_max_bytes(20 << 20)
+        .with_topics(vec![topic])
+        .encode(&mut body, 11)
+        .unwrap();
     let fetch = frame(1, 11, 1, false, &body);
     let mut greedy = bench.connect();
     for _ in 0..1000 {
@@ -363,7 +386,8 @@ fn a_client_that_hangs_up_while_it_waits_is_noticed() {
         let topic = m::fetch_request::FetchTopic::default()
             .with_topic(name(TOPIC))
             .with_partitions(vec![partition.with_partition_max_bytes(1000)]);
-        let request = m::FetchRequest::default().with_max_wait_ms(600_000).with_min_bytes(1).with_max_bytes(1000);
+        let request =
+            m::FetchRequest::default().with_max_wait_ms(600_000).with_min_bytes(1).with_max_bytes(1000);
         let mut body = BytesMut::new();
         request.with_topics(vec![topic]).encode(&mut body, 11).unwrap();
         frame(1, 11, 1, false, &body)
@@ -392,7 +416,11 @@ fn a_client_that_hangs_up_while_it_waits_is_noticed() {
     drop(waiting);
     let deadline = Instant::now() + Duration::from_secs(5);
     while bench.server.open_files() > before {
-        assert!(Instant::now() < deadline, "{} files are open, {before} were before", bench.server.open_files());
+        assert!(
+            Instant::now() < deadline,
+            "{} files are open, {before} were before",
+            bench.server.open_files()
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
     bench.check_undisturbed();

@@ -22,7 +22,8 @@ use requests::{Known, TOPIC, connect, exchange, frame, request};
 use server::Server;
 
 /// Options that make replies the same in every run.
-const OPTIONS: &[&str] = &["shards=1", "group.initial.rebalance.delay.ms=0", "offsets.topic.num.partitions=1"];
+const OPTIONS: &[&str] =
+    &["shards=1", "group.initial.rebalance.delay.ms=0", "offsets.topic.num.partitions=1"];
 
 /// Characters of a cluster id.
 const CLUSTER_ID_LENGTH: usize = 22;
@@ -157,10 +158,10 @@ fn mask(said: &str, masks: &[(String, &str)]) -> String {
             line = line.replace(value, word);
         }
         for field in ["total_bytes: ", "usable_bytes: "] {
-            if let Some((before, value)) = line.split_once(field) {
-                if value != "-1," {
-                    line = format!("{before}{field}SOME,");
-                }
+            if let Some((before, value)) = line.split_once(field)
+                && value != "-1,"
+            {
+                line = format!("{before}{field}SOME,");
             }
         }
         let _ = writeln!(text, "{}", mask_uuids(&line));

@@ -225,9 +225,7 @@ impl Connection {
         let limit = self.front.limits.connection_inflight_max_bytes;
         if self.link.inflight_bytes() >= limit || self.link.unsent_bytes() >= limit {
             self.link.flush().await;
-            self.link
-                .wait_while(|link| link.inflight_bytes() >= limit || link.unsent_bytes() >= limit)
-                .await;
+            self.link.wait_while(|link| link.inflight_bytes() >= limit || link.unsent_bytes() >= limit).await;
         }
         self.front.may_read().await;
     }

@@ -40,7 +40,8 @@ pub(super) fn decode<T: Decodable>(body: Bytes, version: i16) -> Result<T, Malfo
 }
 
 fn decode_once<T: Decodable>(body: Bytes, version: i16, replace: bool) -> Result<(T, bool), Malformed> {
-    let mut guard = Guard { bytes: body, replace, replaced: false, varint: [0; VARINT_BYTES_MAX], varint_bytes: 0 };
+    let mut guard =
+        Guard { bytes: body, replace, replaced: false, varint: [0; VARINT_BYTES_MAX], varint_bytes: 0 };
     let message = T::decode(&mut guard, version).map_err(|error| Malformed(error.to_string()))?;
     // Bytes behind the message are Kafka's to ignore, and so ours.
     Ok((message, guard.replaced))

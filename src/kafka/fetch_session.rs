@@ -190,7 +190,8 @@ impl FetchSessionCache {
                 if session.epoch != epoch {
                     return Err(ResponseError::InvalidFetchSessionEpoch);
                 }
-                let belongs = resolved.wanted.iter().zip(told).map(|(wanted, told)| session.note(wanted, told));
+                let belongs =
+                    resolved.wanted.iter().zip(told).map(|(wanted, told)| session.note(wanted, told));
                 Ok((id, belongs.collect()))
             }
         }
@@ -259,8 +260,11 @@ impl Session {
             self.put(wanted);
         }
         for topic in &request.forgotten_topics_data {
-            let topic_ref =
-                if uses_topic_ids { TopicRef::Id(topic.topic_id) } else { TopicRef::Name(topic.topic.0.clone()) };
+            let topic_ref = if uses_topic_ids {
+                TopicRef::Id(topic.topic_id)
+            } else {
+                TopicRef::Name(topic.topic.0.clone())
+            };
             for partition in &topic.partitions {
                 self.partitions.remove(&(topic_ref.clone(), *partition));
             }

@@ -90,9 +90,9 @@ impl Reader {
         } else {
             match self.read_i16()? {
                 -1 => None,
-                length => {
-                    Some(usize::try_from(length).map_err(|_| Malformed(format!("string length is {length}")))?)
-                }
+                length => Some(
+                    usize::try_from(length).map_err(|_| Malformed(format!("string length is {length}")))?,
+                ),
             }
         };
         let Some(length) = length else { return Ok(None) };
@@ -112,9 +112,9 @@ impl Reader {
         } else {
             match self.read_i32()? {
                 -1 => None,
-                length => {
-                    Some(usize::try_from(length).map_err(|_| Malformed(format!("bytes length is {length}")))?)
-                }
+                length => Some(
+                    usize::try_from(length).map_err(|_| Malformed(format!("bytes length is {length}")))?,
+                ),
             }
         };
         length.map(|length| self.split_to(length, "bytes")).transpose()

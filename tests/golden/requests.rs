@@ -106,10 +106,12 @@ fn body(key: i16, version: i16, known: Known) -> (bool, BytesMut) {
         0 => {
             let partition = m::produce_request::PartitionProduceData::default()
                 .with_records(Some(batch(b"golden record").freeze()));
-            let topic =
-                m::produce_request::TopicProduceData::default().with_partition_data(vec![partition]);
-            let topic =
-                if version >= 13 { topic.with_topic_id(known.topic_id) } else { topic.with_name(name(TOPIC)) };
+            let topic = m::produce_request::TopicProduceData::default().with_partition_data(vec![partition]);
+            let topic = if version >= 13 {
+                topic.with_topic_id(known.topic_id)
+            } else {
+                topic.with_name(name(TOPIC))
+            };
             let request = m::ProduceRequest::default().with_acks(1).with_timeout_ms(30_000);
             encoded(&request.with_topic_data(vec![topic]), version)
         }
@@ -119,7 +121,11 @@ fn body(key: i16, version: i16, known: Known) -> (bool, BytesMut) {
                 .with_partition_max_bytes(1 << 20)
                 .with_current_leader_epoch(-1);
             let topic = m::fetch_request::FetchTopic::default().with_partitions(vec![partition]);
-            let topic = if version >= 13 { topic.with_topic_id(known.topic_id) } else { topic.with_topic(name(TOPIC)) };
+            let topic = if version >= 13 {
+                topic.with_topic_id(known.topic_id)
+            } else {
+                topic.with_topic(name(TOPIC))
+            };
             let request = m::FetchRequest::default()
                 .with_max_wait_ms(0)
                 .with_min_bytes(1)
@@ -142,10 +148,15 @@ fn body(key: i16, version: i16, known: Known) -> (bool, BytesMut) {
             let topic = m::list_offsets_request::ListOffsetsTopic::default()
                 .with_name(name(TOPIC))
                 .with_partitions(vec![partition]);
-            encoded(&m::ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]), version)
+            encoded(
+                &m::ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]),
+                version,
+            )
         }
         3 => {
-            let topic = |topic: &str| m::metadata_request::MetadataRequestTopic::default().with_name(Some(name(topic)));
+            let topic = |topic: &str| {
+                m::metadata_request::MetadataRequestTopic::default().with_name(Some(name(topic)))
+            };
             let mut topics = vec![topic(TOPIC), topic("not/legal"), topic("golden-unknown")];
             if version < 4 {
                 topics.pop(); // it would be created
@@ -219,7 +230,10 @@ fn body(key: i16, version: i16, known: Known) -> (bool, BytesMut) {
             let instance = (version >= 5).then(|| text("instance"));
             encoded(&request.with_group_instance_id(instance), version)
         }
-        12 => encoded(&m::HeartbeatRequest::default().with_group_id(group()).with_member_id(text("nobody")), version),
+        12 => encoded(
+            &m::HeartbeatRequest::default().with_group_id(group()).with_member_id(text("nobody")),
+            version,
+        ),
         13 => {
             let request = m::LeaveGroupRequest::default().with_group_id(group());
             let member = m::leave_group_request::MemberIdentity::default().with_member_id(text("nobody"));
@@ -369,7 +383,11 @@ fn body(key: i16, version: i16, known: Known) -> (bool, BytesMut) {
                     .with_count(count)
                     .with_assignments(None)
             };
-            let topics = vec![topic("golden-grows", 2 + i32::from(version)), topic("golden-unknown", 2), topic(TOPIC, 1)];
+            let topics = vec![
+                topic("golden-grows", 2 + i32::from(version)),
+                topic("golden-unknown", 2),
+                topic(TOPIC, 1),
+            ];
             encoded(&m::CreatePartitionsRequest::default().with_topics(topics), version)
         }
         42 => {

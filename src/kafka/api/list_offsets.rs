@@ -8,7 +8,9 @@
 
 use ahash::{AHashMap, AHashSet};
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use kafka_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
 use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
 use super::RequestContext;
@@ -16,9 +18,6 @@ use super::fetch::isolation_level;
 use crate::broker::{BrokerError, ListedOffset, OffsetQuery, OffsetSpec};
 use crate::kafka::error_code;
 use crate::model::TopicPartition;
-
-/// The first version with leader epochs.
-const LEADER_EPOCH_VERSION: i16 = 4;
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -85,7 +84,10 @@ pub(super) async fn handle(ctx: &RequestContext<'_>, request: ListOffsetsRequest
                         ctx.work.count(owner, 0);
                         places.insert((topic_position, position), queries.len());
                         queries.push(OffsetQuery {
-                            topic_partition: TopicPartition::new(topic.name.clone(), partition.partition_index),
+                            topic_partition: TopicPartition::new(
+                                topic.name.clone(),
+                                partition.partition_index,
+                            ),
                             spec,
                             current_leader_epoch: partition.current_leader_epoch,
                         });
@@ -118,10 +120,8 @@ fn put(
         Some(Ok(listed)) => {
             partition.offset = listed.offset;
             partition.timestamp = listed.timestamp;
-            if version >= LEADER_EPOCH_VERSION {
-                if version >= LEADER_EPOCH_SINCE_VERSION {
+            if version >= LEADER_EPOCH_SINCE_VERSION {
                 partition.leader_epoch = listed.leader_epoch;
-            }
             }
         }
         Some(Err(error)) => partition.error_code = error_code::of(error).code(),
