@@ -96,7 +96,10 @@ impl Partition {
     /// The first offset of the oldest open transaction, or the high watermark.
     pub fn last_stable_offset(&self) -> Offset {
         let high_watermark = self.high_watermark.get();
-        self.log.producers().first_unstable_offset().map_or(high_watermark, |offset| offset.min(high_watermark))
+        self.log
+            .producers()
+            .first_unstable_offset()
+            .map_or(high_watermark, |offset| offset.min(high_watermark))
     }
 
     /// The epoch that new batches are stamped with.

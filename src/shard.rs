@@ -23,7 +23,9 @@ use std::sync::Arc;
 use ahash::AHashMap;
 
 pub use connect::{Dispatched, ShardEnds, shard_ends};
-pub use controller::{ControllerError, ControllerReply, ControllerRequest, NewPartitions, NewTopic, TopicChange};
+pub use controller::{
+    ControllerError, ControllerReply, ControllerRequest, NewPartitions, NewTopic, TopicChange,
+};
 pub use maintenance::find_partitions;
 pub use partitions::{FoundTopics, OpenFailure};
 pub use request::{ShardReply, ShardRequest, StartPartition};

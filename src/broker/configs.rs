@@ -154,7 +154,9 @@ fn invalid(error: config::ConfigError) -> BrokerError {
 
 fn unknown_key(is_topic: bool, key: &str) -> String {
     if is_topic {
-        return config::validate_topic_override(key, "").err().map_or_else(String::new, |error| error.to_string());
+        return config::validate_topic_override(key, "")
+            .err()
+            .map_or_else(String::new, |error| error.to_string());
     }
     format!("Unknown broker config name: {key}")
 }
@@ -166,7 +168,8 @@ fn alter(
     value: Option<&str>,
 ) -> Result<(), BrokerError> {
     let key = known.name;
-    let needed = || value.ok_or_else(|| BrokerError::InvalidRequest(format!("Null value not supported for: {key}")));
+    let needed =
+        || value.ok_or_else(|| BrokerError::InvalidRequest(format!("Null value not supported for: {key}")));
     match op {
         AlterOp::Delete => {
             configs.remove(key);

@@ -104,11 +104,15 @@ impl From<PartitionError> for BrokerError {
         match error {
             PartitionError::UnknownPartition => BrokerError::UnknownTopicOrPartition,
             PartitionError::Invalid(invalid) => refused_batch(&invalid),
-            PartitionError::Producer(ProducerError::OutOfOrderSequence { .. }) => BrokerError::OutOfOrderSequence(text),
+            PartitionError::Producer(ProducerError::OutOfOrderSequence { .. }) => {
+                BrokerError::OutOfOrderSequence(text)
+            }
             PartitionError::Producer(
                 ProducerError::InvalidEpoch { .. } | ProducerError::CoordinatorFenced { .. },
             ) => BrokerError::InvalidProducerEpoch(text),
-            PartitionError::Producer(ProducerError::TransactionOpen { .. }) => BrokerError::InvalidRecord(text),
+            PartitionError::Producer(ProducerError::TransactionOpen { .. }) => {
+                BrokerError::InvalidRecord(text)
+            }
             PartitionError::OffsetOutOfRange { offset, log_start_offset, high_watermark } => {
                 BrokerError::OffsetOutOfRange { offset, log_start_offset, high_watermark }
             }

@@ -11,8 +11,8 @@ use super::{Broker, BrokerError};
 use crate::base::clock;
 use crate::model::{LeaderEpoch, Offset, ProducerId, ShardId, TopicPartition};
 use crate::partition::{IsolationLevel, PartitionRead, ReadSpec};
-use crate::runtime::{spawn, timeout};
 use crate::runtime::local::Event;
+use crate::runtime::{spawn, timeout};
 use crate::shard::{ShardReply, ShardRequest};
 
 /// A read of several partitions.
@@ -105,7 +105,8 @@ impl Broker {
             let fetched = self.read_once(&request).await;
             let found_bytes: i64 = fetched.iter().map(|partition| partition.size_bytes as i64).sum();
             let left = max_wait.saturating_sub(started.elapsed());
-            let enough = found_bytes >= min_bytes || fetched.iter().any(|partition| partition.error.is_some());
+            let enough =
+                found_bytes >= min_bytes || fetched.iter().any(|partition| partition.error.is_some());
             if enough || left.is_zero() || request.partitions.is_empty() || self.is_stopping() {
                 return fetched;
             }
@@ -163,7 +164,8 @@ impl Broker {
                 positions[owner].push((partition.topic_partition.clone(), seen));
             }
         }
-        let waiting_on: Vec<ShardId> = (0..self.shards()).filter(|shard| !positions[*shard].is_empty()).collect();
+        let waiting_on: Vec<ShardId> =
+            (0..self.shards()).filter(|shard| !positions[*shard].is_empty()).collect();
         // Several owners do not know of each other's bytes: any of them wakes us, and we read again.
         let missing_bytes = if waiting_on.len() == 1 { missing_bytes } else { 1 };
         let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);

@@ -52,8 +52,10 @@ impl Broker {
         &self,
         queries: Vec<(TopicPartition, LeaderEpoch, LeaderEpoch)>,
     ) -> Vec<Result<EpochEnd, BrokerError>> {
-        let questions =
-            queries.into_iter().map(|(topic_partition, believed, epoch)| (topic_partition, (believed, epoch))).collect();
+        let questions = queries
+            .into_iter()
+            .map(|(topic_partition, believed, epoch)| (topic_partition, (believed, epoch)))
+            .collect();
         let request = |queries: Vec<(TopicPartition, (LeaderEpoch, LeaderEpoch))>| {
             let flat = |(topic_partition, (believed, epoch))| (topic_partition, believed, epoch);
             ShardRequest::EpochEnds(queries.into_iter().map(flat).collect())
@@ -81,9 +83,13 @@ impl Broker {
     pub async fn describe_log_dir(&self, wanted: Option<Vec<TopicPartition>>) -> Vec<LogDirPartition> {
         let mut found = Vec::new();
         for shard in 0..self.shards() {
-            if let ShardReply::Sizes(sizes) = self.shard.call(shard, ShardRequest::Sizes(wanted.clone())).await {
+            if let ShardReply::Sizes(sizes) =
+                self.shard.call(shard, ShardRequest::Sizes(wanted.clone())).await
+            {
                 found.extend(
-                    sizes.into_iter().map(|(topic_partition, size_bytes)| LogDirPartition { topic_partition, size_bytes }),
+                    sizes
+                        .into_iter()
+                        .map(|(topic_partition, size_bytes)| LogDirPartition { topic_partition, size_bytes }),
                 );
             }
         }

@@ -74,7 +74,10 @@ impl Producing {
                 self.gathered[index] = Some(answer);
             }
         }
-        self.gathered.into_iter().map(|answer| produced(answer.unwrap_or(Err(BrokerError::ShardUnavailable)))).collect()
+        self.gathered
+            .into_iter()
+            .map(|answer| produced(answer.unwrap_or(Err(BrokerError::ShardUnavailable))))
+            .collect()
     }
 }
 
@@ -83,7 +86,9 @@ fn produced(answer: Result<Appended, BrokerError>) -> PartitionProduced {
         Ok(Appended { base_offset, log_append_time_ms, log_start_offset }) => {
             PartitionProduced { base_offset: Ok(base_offset), log_append_time_ms, log_start_offset }
         }
-        Err(error) => PartitionProduced { base_offset: Err(error), log_append_time_ms: -1, log_start_offset: -1 },
+        Err(error) => {
+            PartitionProduced { base_offset: Err(error), log_append_time_ms: -1, log_start_offset: -1 }
+        }
     }
 }
 
@@ -91,7 +96,9 @@ impl Broker {
     /// Hands every part to its partition, in order.
     pub async fn produce(&self, request: ProduceRequest) -> Producing {
         let mut split = Split::new(self.shards(), request.partitions.len());
-        for (index, PartitionProduce { topic_partition, records }) in request.partitions.into_iter().enumerate() {
+        for (index, PartitionProduce { topic_partition, records }) in
+            request.partitions.into_iter().enumerate()
+        {
             if topic_partition.topic.is_internal() {
                 let text = format!("Cannot append to internal topic {}", topic_partition.topic);
                 split.refuse(index, BrokerError::InvalidTopic(text));

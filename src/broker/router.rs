@@ -52,7 +52,8 @@ impl Broker {
         parts: Vec<(Vec<usize>, Vec<P>)>,
     ) -> impl Iterator<Item = (ShardId, (Vec<usize>, Vec<P>))> {
         let here = self.shard.id();
-        let mut parts: Vec<_> = parts.into_iter().enumerate().filter(|(_, (_, part))| !part.is_empty()).collect();
+        let mut parts: Vec<_> =
+            parts.into_iter().enumerate().filter(|(_, (_, part))| !part.is_empty()).collect();
         parts.sort_by_key(|(shard, _)| *shard == here);
         parts.into_iter()
     }

@@ -8,8 +8,8 @@
 //! 1. sends `replies` (the state they speak of is in the log already, or need not be),
 //! 2. appends `records` to the partition in one go and in the order of the verbs, as a transactional batch if
 //!    `producer` says so,
-//! 3. reports the end of the append, in the order of the appends, with [`GroupCoordinator::appended`] or
-//!    [`GroupCoordinator::append_failed`], whose effects carry the replies that had to wait,
+//! 3. reports the end of every append with [`GroupCoordinator::appended`] or [`GroupCoordinator::append_failed`], whose
+//!    effects carry the replies that had to wait; reports may come in any order and take effect in that of the appends,
 //! 4. keeps a timer for [`GroupCoordinator::next_deadline_ms`] and calls [`GroupCoordinator::on_timer`] then.
 //!
 //! Verbs may go on while appends are under way. Time is in wall-clock milliseconds, since commit times are stored and
@@ -49,7 +49,7 @@ use crate::base::random;
 use crate::model::group::{GroupError, GroupReply, GroupRequest, GroupState, HeartbeatReply, ReplyToken};
 use crate::model::{PartitionIndex, ProducerEpoch, ProducerId, Uuid};
 
-use appends::AfterAppend;
+use appends::{AfterAppend, Append};
 use classic_group::ClassicGroup;
 use offsets::GroupOffsets;
 use timers::Timers;
@@ -63,7 +63,7 @@ const TIMERS_PER_CALL_MAX: usize = 1_000;
 
 /// The partition of `__consumer_offsets` that keeps `group_id`: Kafka's `Utils.abs(groupId.hashCode()) % count`.
 ///
-/// Java hashes UTF-16 units: s[0] * 31^(n-1) + ... + s[n-1], wrapping.
+/// Java hashes UTF-16 units: `s[0] * 31^(n-1) + ... + s[n-1]`, wrapping.
 pub fn offsets_partition_for(group_id: &str, partition_count: PartitionIndex) -> PartitionIndex {
     let add = |hash: i32, unit: u16| hash.wrapping_mul(31).wrapping_add(i32::from(unit));
     let hash = group_id.encode_utf16().fold(0, add);
@@ -138,12 +138,22 @@ struct Group {
     offsets: GroupOffsets,
     /// The group's record as it is in the log.
     stored: Option<Bytes>,
+    /// What waits for an append on behalf of the group; it is not forgotten meanwhile.
+    appends_under_way: usize,
+    last_append: Option<AppendId>,
 }
 
 impl Group {
     fn new(id: Arc<str>, now_ms: i64) -> Self {
         let classic = ClassicGroup::empty(Some(now_ms));
-        Group { id, classic, offsets: GroupOffsets::default(), stored: None }
+        Group {
+            id,
+            classic,
+            offsets: GroupOffsets::default(),
+            stored: None,
+            appends_under_way: 0,
+            last_append: None,
+        }
     }
 }
 
@@ -159,7 +169,7 @@ pub struct GroupCoordinator {
     /// Which groups an open transaction has committed offsets to.
     transactions: HashMap<ProducerId, BTreeSet<Arc<str>>>,
     timers: Timers<TimerKey>,
-    appends: BTreeMap<AppendId, Vec<AfterAppend>>,
+    appends: BTreeMap<AppendId, Append>,
     next_append: u64,
     /// Counts offsets as they are stored; see `offsets`.
     sequence: u64,
@@ -239,7 +249,7 @@ impl GroupCoordinator {
     /// coordinator is empty afterwards and takes nothing in until it is loaded again.
     pub fn close(&mut self, error: GroupError) -> Effects {
         let mut output = Output::default();
-        for after in std::mem::take(&mut self.appends).into_values().flatten() {
+        for after in std::mem::take(&mut self.appends).into_values().flat_map(|append| append.after) {
             self.drop_append(after, error, &mut output);
         }
         for group in std::mem::take(&mut self.groups).into_values() {
@@ -312,7 +322,7 @@ impl GroupCoordinator {
     /// A group that was never stored and holds nothing leaves no trace.
     fn forget_if_unused(&mut self, group_id: &str) {
         let Some(group) = self.groups.get(group_id) else { return };
-        if group.stored.is_none() && group.is_idle() && group.offsets.is_empty() {
+        if group.is_unused() {
             self.timers.cancel(&TimerKey::Retention(group.id.clone()));
             self.groups.remove(group_id);
         }
@@ -331,12 +341,12 @@ impl GroupCoordinator {
         }
         let append = AppendId(self.next_append);
         self.next_append += 1;
-        for group_id in after.iter().filter_map(AfterAppend::group_with_offsets) {
+        for group_id in after.iter().filter_map(AfterAppend::group_id) {
             if let Some(group) = self.groups.get_mut(group_id) {
-                group.offsets.last_append = Some(append);
+                group.last_append = Some(append);
             }
         }
-        self.appends.insert(append, after);
+        self.appends.insert(append, Append { after, outcome: None });
         Effects { replies, records, append: Some(append), producer }
     }
 
@@ -350,6 +360,10 @@ impl GroupCoordinator {
 }
 
 impl Group {
+    fn is_unused(&self) -> bool {
+        self.stored.is_none() && self.appends_under_way == 0 && self.is_idle() && self.offsets.is_empty()
+    }
+
     /// Whether nobody is in it or about to be.
     fn is_idle(&self) -> bool {
         self.classic.is_in(GroupState::Empty) && self.classic.pending_joins.is_empty()

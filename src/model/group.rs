@@ -6,16 +6,24 @@
 //! OffsetDelete, ListGroups, DescribeGroups and DeleteGroups messages; KIP-62 (rebalance timeout), KIP-345 (static
 //! members), KIP-394 (MEMBER_ID_REQUIRED), KIP-447 (stable offsets), KIP-814 (skip assignment).
 
+mod admin;
+mod offsets;
+
 use std::fmt;
 
 use bytes::Bytes;
 
-use super::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicName, Uuid};
+pub use admin::{
+    DeleteGroup, DeleteGroupReply, DescribeGroup, DescribeGroupReply, DescribedMember, ListGroups,
+    ListGroupsReply, ListedGroup,
+};
+pub use offsets::{
+    ByTopic, CommitPartition, FetchedOffset, NO_COMMITTED_OFFSET, OffsetCommit, OffsetCommitReply,
+    OffsetDelete, OffsetDeleteReply, OffsetFetch, OffsetFetchReply, PartitionResult,
+};
 
 /// "No generation": a commit from a client that does not take part in the group.
 pub const NO_GENERATION: i32 = -1;
-/// "No committed offset" in an OffsetFetch reply.
-pub const NO_COMMITTED_OFFSET: Offset = -1;
 /// The protocol type of Kafka's own consumers; their subscriptions can be read.
 pub const CONSUMER_PROTOCOL_TYPE: &str = "consumer";
 /// The type that ListGroups gives groups of this protocol.
@@ -321,7 +329,7 @@ pub struct HeartbeatReply {
     pub error: Option<GroupError>,
 }
 
-/// Takes members out of the group.
+/// Takes members out of the group. LeaveGroup before v3 names one member and gives its error as the reply's own.
 #[derive(Debug, Clone)]
 pub struct LeaveGroup {
     /// The group.
@@ -358,224 +366,6 @@ pub struct LeftMember {
     /// As in the request.
     pub group_instance_id: Option<String>,
     /// None when it left.
-    pub error: Option<GroupError>,
-}
-
-/// Partitions or results under a topic, with the id that the client named it by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ByTopic<P> {
-    /// The topic.
-    pub topic: TopicName,
-    /// Handed back as it came; the coordinator knows topics by name.
-    pub topic_id: Option<Uuid>,
-    /// One entry per partition.
-    pub partitions: Vec<P>,
-}
-
-/// Stores how far the group has read. Answered once stored.
-#[derive(Debug, Clone)]
-pub struct OffsetCommit {
-    /// The group.
-    pub group_id: String,
-    /// The member's generation, or [`NO_GENERATION`] from outside the group.
-    pub generation_id: i32,
-    /// The member, or empty.
-    pub member_id: String,
-    /// Its static name.
-    pub group_instance_id: Option<String>,
-    /// Own retention of these offsets (OffsetCommit v2 to v4); -1 for the server's.
-    pub retention_time_ms: i64,
-    /// The producer of a TxnOffsetCommit: the offsets count only when its transaction commits.
-    pub producer: Option<(ProducerId, ProducerEpoch)>,
-    /// What to store.
-    pub topics: Vec<ByTopic<CommitPartition>>,
-}
-
-/// The offset to store for one partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommitPartition {
-    /// The partition.
-    pub partition: PartitionIndex,
-    /// The next offset to read.
-    pub offset: Offset,
-    /// The leader epoch of the last record read; -1 when not known.
-    pub leader_epoch: LeaderEpoch,
-    /// The client's note.
-    pub metadata: Option<String>,
-    /// The time of the commit as the client sees it (OffsetCommit v1).
-    pub commit_timestamp_ms: Option<i64>,
-}
-
-/// Which offsets were stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OffsetCommitReply {
-    /// All partitions of the request, in its order.
-    pub topics: Vec<ByTopic<PartitionResult>>,
-}
-
-/// Whether a verb worked for one partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PartitionResult {
-    /// The partition.
-    pub partition: PartitionIndex,
-    /// None when it worked.
-    pub error: Option<GroupError>,
-}
-
-/// Asks how far the group has read.
-#[derive(Debug, Clone)]
-pub struct OffsetFetch {
-    /// The group.
-    pub group_id: String,
-    /// The member (v9 and later); classic groups do not look at it.
-    pub member_id: Option<String>,
-    /// The member's epoch (v9 and later); classic groups do not look at it.
-    pub member_epoch: i32,
-    /// Which partitions, or all that have an offset.
-    pub topics: Option<Vec<ByTopic<PartitionIndex>>>,
-    /// Whether to refuse offsets that an open transaction may still change (KIP-447).
-    pub require_stable: bool,
-}
-
-/// How far the group has read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OffsetFetchReply {
-    /// Set when the request failed as a whole.
-    pub error: Option<GroupError>,
-    /// All partitions of the request, in its order, or all that have an offset.
-    pub topics: Vec<ByTopic<FetchedOffset>>,
-}
-
-/// The committed offset of one partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FetchedOffset {
-    /// The partition.
-    pub partition: PartitionIndex,
-    /// The offset, or [`NO_COMMITTED_OFFSET`].
-    pub offset: Offset,
-    /// The leader epoch stored beside it, or -1.
-    pub leader_epoch: LeaderEpoch,
-    /// The note stored beside it.
-    pub metadata: String,
-    /// Set when this partition cannot be answered.
-    pub error: Option<GroupError>,
-}
-
-/// Forgets committed offsets of topics that no member subscribes to.
-#[derive(Debug, Clone)]
-pub struct OffsetDelete {
-    /// The group.
-    pub group_id: String,
-    /// What to forget.
-    pub topics: Vec<ByTopic<PartitionIndex>>,
-}
-
-/// Which offsets were forgotten.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OffsetDeleteReply {
-    /// Set when the request failed as a whole; `topics` is empty then.
-    pub error: Option<GroupError>,
-    /// All partitions of the request, in its order.
-    pub topics: Vec<ByTopic<PartitionResult>>,
-}
-
-/// Asks a coordinator for its groups.
-#[derive(Debug, Clone, Default)]
-pub struct ListGroups {
-    /// Names of states in any case; empty for all.
-    pub states: Vec<String>,
-    /// Names of group types in any case; empty for all.
-    pub types: Vec<String>,
-}
-
-/// The groups of one coordinator.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ListGroupsReply {
-    /// Set when the coordinator cannot tell.
-    pub error: Option<GroupError>,
-    /// The groups, by id.
-    pub groups: Vec<ListedGroup>,
-}
-
-/// One group of a listing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListedGroup {
-    /// The group.
-    pub group_id: String,
-    /// Its protocol type; empty when only offsets were committed.
-    pub protocol_type: String,
-    /// Its state.
-    pub state: GroupState,
-    /// Always [`CLASSIC_GROUP_TYPE`] so far.
-    pub group_type: &'static str,
-}
-
-/// Asks for one group's members.
-#[derive(Debug, Clone)]
-pub struct DescribeGroup {
-    /// The group.
-    pub group_id: String,
-}
-
-/// One group's state and members.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DescribeGroupReply {
-    /// `GroupIdNotFound` goes with state `Dead`; DescribeGroups before v6 shows the state and no error.
-    pub error: Option<GroupError>,
-    /// The group.
-    pub group_id: String,
-    /// Its state.
-    pub state: GroupState,
-    /// Its protocol type; empty when only offsets were committed.
-    pub protocol_type: String,
-    /// The protocol of the generation; empty unless stable.
-    pub protocol_name: String,
-    /// The members, by id.
-    pub members: Vec<DescribedMember>,
-}
-
-impl DescribeGroupReply {
-    /// The reply about a group that cannot be described.
-    pub fn refused(group_id: &str, error: GroupError) -> Self {
-        DescribeGroupReply {
-            error: Some(error),
-            group_id: group_id.to_owned(),
-            state: GroupState::Dead,
-            protocol_type: String::new(),
-            protocol_name: String::new(),
-            members: Vec::new(),
-        }
-    }
-}
-
-/// One member of a description.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DescribedMember {
-    /// The member.
-    pub member_id: String,
-    /// Its static name.
-    pub group_instance_id: Option<String>,
-    /// The client id it joined with.
-    pub client_id: String,
-    /// The address it joined from.
-    pub client_host: String,
-    /// Its metadata for the chosen protocol; empty unless stable.
-    pub metadata: Bytes,
-    /// Its assignment.
-    pub assignment: Bytes,
-}
-
-/// Deletes a group without members, its offsets with it.
-#[derive(Debug, Clone)]
-pub struct DeleteGroup {
-    /// The group.
-    pub group_id: String,
-}
-
-/// Whether the group was deleted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeleteGroupReply {
-    /// None when it is gone.
     pub error: Option<GroupError>,
 }
 
@@ -621,26 +411,6 @@ impl GroupRequest {
                 GroupReply::Describe(DescribeGroupReply::refused(&describe.group_id, error))
             }
             GroupRequest::Delete(_) => GroupReply::Delete(DeleteGroupReply { error: error_of_all }),
-        }
-    }
-}
-
-impl OffsetCommit {
-    /// The reply that refuses every partition of the commit with `error`.
-    pub fn refused(&self, error: GroupError) -> OffsetCommitReply {
-        let refuse =
-            |commit: &CommitPartition| PartitionResult { partition: commit.partition, error: Some(error) };
-        OffsetCommitReply { topics: self.topics.iter().map(|topic| topic.map_partitions(refuse)).collect() }
-    }
-}
-
-impl<P> ByTopic<P> {
-    /// The same topic with what `convert` makes of each partition.
-    pub fn map_partitions<Q>(&self, convert: impl FnMut(&P) -> Q) -> ByTopic<Q> {
-        ByTopic {
-            topic: self.topic.clone(),
-            topic_id: self.topic_id,
-            partitions: self.partitions.iter().map(convert).collect(),
         }
     }
 }

@@ -121,7 +121,8 @@ impl Partition {
         match self.log.producers().check(header, true)? {
             ProducerCheck::Append => Ok(None),
             ProducerCheck::Duplicate { base_offset, last_offset, append_time_ms } => {
-                let stamped = self.config.borrow().message_timestamp_type == config::TimestampType::LogAppendTime;
+                let stamped =
+                    self.config.borrow().message_timestamp_type == config::TimestampType::LogAppendTime;
                 let append_time_ms = if stamped { append_time_ms } else { NO_TIMESTAMP };
                 Ok(Some((self.appended(base_offset, append_time_ms), last_offset + 1)))
             }

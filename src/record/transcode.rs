@@ -1,61 +1,84 @@
-//! Writes a batch anew: under another codec, with its records numbered, or with fewer records.
+//! Writes a batch anew: under another codec, or with fewer records.
 
-use std::borrow::Cow;
-use std::io::Read;
+use std::io::{self, ErrorKind, Read, Write};
 use std::ops::ControlFlow;
 
 use bytes::BytesMut;
 
+use crate::base::units::KIB;
 use crate::model::NO_TIMESTAMP;
 
 use super::builder::{BatchBuilder, seal};
-use super::compression::{Compression, Decompressor, compress};
+use super::compression::{Compression, Compressor, Decompressor};
 use super::error::BatchError;
 use super::header::{BATCH_HEADER_BYTES, BatchHeader, DELETE_HORIZON_BIT};
 use super::stream::DECOMPRESSED_BYTES_MAX;
 use super::view::{RecordView, for_each_record_of, record_bytes};
 
+/// What goes from codec to codec at a time.
+const COPY_BYTES: usize = 32 * KIB;
+
 /// The same batch with its records under codec `to`: config `compression.type` where it is not `producer`.
 ///
 /// Everything else stays: offsets, timestamps, producer, flags, and the plain bytes of every record. The records are
-/// not checked (see `validate`). Holds the whole batch decompressed, so it belongs off the shard's thread.
+/// not checked (see `validate`). Streams from codec to codec, so it holds no more than the new batch, which may have
+/// `size_bytes_max` bytes (`max.message.bytes`); it belongs off the shard's thread all the same.
 ///
 /// # Errors
-/// What `BatchHeader::parse` and decompression find; `TooLarge` beyond `DECOMPRESSED_BYTES_MAX`.
-pub fn transcode(batch: &[u8], to: Compression) -> Result<BytesMut, BatchError> {
+/// What `BatchHeader::parse` and decompression find; `TooLarge` when the new batch is.
+pub fn transcode(batch: &[u8], to: Compression, size_bytes_max: usize) -> Result<BytesMut, BatchError> {
     let header = BatchHeader::parse(batch)?;
     let records = record_bytes(batch, &header)?;
     let from = header.compression()?;
     if from == to || header.record_count == 0 {
         return Ok(BytesMut::from(batch.get(..header.size_bytes()).unwrap_or(batch)));
     }
-    let plain = plain_records(from, records)?;
-    let mut out = vec![0; BATCH_HEADER_BYTES];
-    compress(to, &plain, &mut out)
-        .map_err(|error| BatchError::Decompression { codec: to, reason: error.to_string() })?;
-    Ok(seal(out, header, to))
+    let mut plain = Decompressor::new(from, records)?;
+    let mut out =
+        BoundedBytes { bytes: vec![0; BATCH_HEADER_BYTES], bytes_max: size_bytes_max, is_full: false };
+    match recompress(&mut plain, to, &mut out) {
+        _ if out.is_full => Err(BatchError::TooLarge { limit_bytes: size_bytes_max }),
+        Err(error) => Err(BatchError::Decompression { codec: from, reason: error.to_string() }),
+        Ok(()) => Ok(seal(out.bytes, header, to)),
+    }
 }
 
-/// The same records under codec `to` with offset deltas 0, 1, 2, ..., whatever they were before.
-///
-/// Kafka does this silently to compressed batches of producers that number wrongly; here `validate` refuses them
-/// (`InvalidBatch::OffsetDelta`) and the caller may choose to come here instead.
-///
-/// # Errors
-/// As `for_each_record`; `TooLarge` when the result would not fit a batch.
-pub fn renumber(batch: &[u8], to: Compression) -> Result<BytesMut, BatchError> {
-    let header = BatchHeader::parse(batch)?;
-    let mut builder = BatchBuilder::like(&BatchHeader { last_offset_delta: 0, ..header }, to);
-    let mut is_full = false;
-    for_each_record_of(batch, &header, |record| {
-        let appended = builder.append(record.timestamp, record.key, record.value, record.headers);
-        is_full = appended.is_err();
-        if is_full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
-    if is_full {
-        return Err(BatchError::TooLarge { limit_bytes: DECOMPRESSED_BYTES_MAX });
+fn recompress(plain: &mut impl Read, to: Compression, out: &mut BoundedBytes) -> io::Result<()> {
+    let mut compressor = Compressor::new(to, out, None)?;
+    let mut window = vec![0; COPY_BYTES];
+    let mut left = DECOMPRESSED_BYTES_MAX;
+    loop {
+        let count = plain.read(&mut window)?;
+        if count == 0 {
+            return compressor.finish();
+        }
+        left = left
+            .checked_sub(count)
+            .ok_or_else(|| io::Error::other("more plain bytes than one batch may have"))?;
+        compressor.write_all(&window[..count])?;
     }
-    Ok(builder.finish())
+}
+
+/// Bytes that do not grow beyond a bound.
+struct BoundedBytes {
+    bytes: Vec<u8>,
+    bytes_max: usize,
+    is_full: bool,
+}
+
+impl Write for &mut BoundedBytes {
+    fn write(&mut self, more: &[u8]) -> io::Result<usize> {
+        if more.len() > self.bytes_max.saturating_sub(self.bytes.len()) {
+            self.is_full = true;
+            return Err(ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(more);
+        Ok(more.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What compaction leaves of a batch.
@@ -119,21 +142,6 @@ pub fn emptied(header: &BatchHeader) -> BytesMut {
     seal(vec![0; BATCH_HEADER_BYTES], header, Compression::None)
 }
 
-fn plain_records(codec: Compression, records: &[u8]) -> Result<Cow<'_, [u8]>, BatchError> {
-    if codec == Compression::None {
-        return Ok(Cow::Borrowed(records));
-    }
-    let mut plain = Vec::new();
-    let read = Decompressor::new(codec, records)?
-        .take(DECOMPRESSED_BYTES_MAX + 1)
-        .read_to_end(&mut plain)
-        .map_err(|error| BatchError::Decompression { codec, reason: error.to_string() })?;
-    if read as u64 > DECOMPRESSED_BYTES_MAX {
-        return Err(BatchError::TooLarge { limit_bytes: DECOMPRESSED_BYTES_MAX });
-    }
-    Ok(Cow::Owned(plain))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,6 +153,17 @@ mod tests {
             builder.append(500 + i64::from(number), Some(&[number]), Some(b"value"), Headers::NONE).unwrap();
         }
         builder.finish()
+    }
+
+    #[test]
+    fn a_batch_that_outgrows_the_topics_limit_is_refused() {
+        let mut builder = BatchBuilder::new(Compression::Zstd);
+        builder.append(0, None, Some(&[7; 1_000_000]), Headers::NONE).unwrap();
+        let batch = builder.finish();
+        let refused = transcode(&batch, Compression::None, 1_000_000);
+        assert_eq!(refused, Err(BatchError::TooLarge { limit_bytes: 1_000_000 }));
+        assert_eq!(transcode(&batch, Compression::None, 1_000_100).unwrap().len(), 1_000_072);
+        assert!(transcode(&batch, Compression::Lz4, 10_000).is_ok());
     }
 
     fn offsets(batch: &[u8]) -> Vec<(i64, i64)> {

@@ -74,8 +74,9 @@ pub enum InvalidBatch {
         /// The codec bits.
         id: u8,
     },
-    /// Compressed rubbish, or more than `DECOMPRESSED_BYTES_MAX` of it. CORRUPT_MESSAGE (Kafka:
-    /// UNKNOWN_SERVER_ERROR, likewise).
+    /// Compressed rubbish, or more than `DECOMPRESSED_BYTES_MAX` of it. INVALID_RECORD. (Kafka: UNKNOWN_SERVER_ERROR,
+    /// likewise. Both end the producer's attempts; CORRUPT_MESSAGE would have it send the same bytes for two minutes,
+    /// and the CRC says that they are what it meant to send.)
     #[error("the compressed records cannot be read: {0}")]
     Decompression(#[source] BatchError),
     /// A producer's base offset is not 0. INVALID_RECORD.
@@ -112,7 +113,7 @@ pub enum InvalidBatch {
     MalformedRecord(#[source] BatchError),
     /// The records are not numbered 0, 1, 2, ... INVALID_RECORD. (Kafka does not look at plain records and stores the
     /// wrong numbers; on compressed ones it means to write the batch anew, which 4.3 fails at with
-    /// UNKNOWN_SERVER_ERROR. A caller may do it by `renumber`.)
+    /// UNKNOWN_SERVER_ERROR.)
     #[error("record {index} has offset delta {offset_delta}")]
     OffsetDelta {
         /// The record's place in the batch.

@@ -29,6 +29,29 @@ impl DmaBuffer {
     }
 }
 
+impl DmaBuffer {
+    /// Makes it shareable, so that a write that failed can be tried again.
+    pub fn share(self) -> SharedDmaBuffer {
+        SharedDmaBuffer(Rc::new(self.0))
+    }
+}
+
+/// A filled buffer that several writes may use one after another.
+#[derive(Clone)]
+pub struct SharedDmaBuffer(Rc<glommio::io::DmaBuffer>);
+
+impl SharedDmaBuffer {
+    /// Its bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// The buffer for filling anew, if nobody else holds it.
+    pub fn reclaim(self) -> Option<DmaBuffer> {
+        Rc::try_unwrap(self.0).ok().map(DmaBuffer)
+    }
+}
+
 /// A file open for direct writes.
 pub struct DmaFile {
     file: Rc<glommio::io::DmaFile>,
@@ -50,6 +73,11 @@ impl DmaFile {
         Ok(DmaFile { file: Rc::new(file), plain, path: path.to_owned() })
     }
 
+    /// Where it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// A buffer of `length` bytes, zeroed.
     pub fn buffer(&self, length: usize) -> DmaBuffer {
         let mut buffer = self.file.alloc_dma_buffer(length);
@@ -68,14 +96,38 @@ impl DmaFile {
         );
         let allowed = fault::check_write(&self.path, &self.plain, position, length)?;
         if allowed < length {
-            let mut torn = self.buffer(allowed / DMA_ALIGNMENT_BYTES * DMA_ALIGNMENT_BYTES);
-            let kept = torn.as_slice().len();
-            torn.as_mut_slice().copy_from_slice(&buffer.as_slice()[..kept]);
-            self.file.write_at(torn.0, position).await?;
-            return Err(io::Error::from_raw_os_error(libc::EIO));
+            return self.write_torn(buffer.as_slice(), position, allowed).await;
         }
         let written = self.file.write_at(buffer.0, position).await?;
         if written < length { Err(io::ErrorKind::WriteZero.into()) } else { Ok(()) }
+    }
+
+    /// As [`DmaFile::write_at`], with a buffer that the caller keeps.
+    ///
+    /// # Errors
+    /// The kernel's; part of the buffer may have been written.
+    pub async fn write_shared_at(&self, buffer: &SharedDmaBuffer, position: u64) -> io::Result<()> {
+        let length = buffer.0.len();
+        assert!(
+            length.is_multiple_of(DMA_ALIGNMENT_BYTES) && position.is_multiple_of(DMA_ALIGNMENT_BYTES as u64)
+        );
+        let allowed = fault::check_write(&self.path, &self.plain, position, length)?;
+        if allowed < length {
+            return self.write_torn(buffer.as_slice(), position, allowed).await;
+        }
+        let written = self.file.write_rc_at(buffer.0.clone(), position).await?;
+        if written < length { Err(io::ErrorKind::WriteZero.into()) } else { Ok(()) }
+    }
+
+    /// Writes the whole blocks among the first `allowed` bytes and fails, as a fault plan wants it.
+    async fn write_torn(&self, bytes: &[u8], position: u64, allowed: usize) -> io::Result<()> {
+        let kept = allowed / DMA_ALIGNMENT_BYTES * DMA_ALIGNMENT_BYTES;
+        if kept > 0 {
+            let mut torn = self.buffer(kept);
+            torn.as_mut_slice().copy_from_slice(&bytes[..kept]);
+            self.file.write_at(torn.0, position).await?;
+        }
+        Err(io::Error::from_raw_os_error(libc::EIO))
     }
 
     /// Reads up to `length` bytes at `position` past the page cache; neither need be aligned.

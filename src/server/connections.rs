@@ -37,7 +37,10 @@ pub(super) struct ConnectionCounts {
 
 impl ConnectionCounts {
     pub(super) fn new(shards: usize) -> Self {
-        ConnectionCounts { by_shard: (0..shards).map(|_| AtomicUsize::new(0)).collect(), by_ip: Mutex::default() }
+        ConnectionCounts {
+            by_shard: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+            by_ip: Mutex::default(),
+        }
     }
 
     /// Counts a new connection in, unless the limits forbid it; the answer names the limit.

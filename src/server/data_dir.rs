@@ -26,7 +26,8 @@ impl DataDir {
     /// Makes the directory if it is missing, locks it and reads or makes its identity.
     pub(super) fn open(path: &Path) -> Result<Self, ServerError> {
         let given = path.to_owned();
-        fs::create_dir_all(path).map_err(|source| ServerError::CreateDataDir { path: given.clone(), source })?;
+        fs::create_dir_all(path)
+            .map_err(|source| ServerError::CreateDataDir { path: given.clone(), source })?;
         let path = path.canonicalize().map_err(|source| ServerError::ReadDataDir { path: given, source })?;
         let lock = DirectoryLock::take(&path).map_err(|source| match source.kind() {
             io::ErrorKind::WouldBlock => ServerError::DataDirLocked { path: path.clone() },
@@ -72,7 +73,8 @@ fn read_or_make_identity(dir: &Path) -> io::Result<String> {
 fn base64_of(bytes: &[u8; 16]) -> String {
     let mut text = String::with_capacity(22);
     for group in bytes.chunks(3) {
-        let number = group.iter().fold(0u32, |number, byte| (number << 8) | u32::from(*byte)) << (8 * (3 - group.len()));
+        let number = group.iter().fold(0u32, |number, byte| (number << 8) | u32::from(*byte))
+            << (8 * (3 - group.len()));
         for place in 0..=group.len() {
             text.push(char::from(BASE64[(number >> (18 - 6 * place)) as usize & 63]));
         }

@@ -13,8 +13,10 @@ pub enum ServerError {
     #[error(transparent)]
     Probe(#[from] ProbeError),
     /// The data directory cannot be made.
-    #[error("cannot create the data directory {path}: {source}; choose another with --data-dir, or give this user the \
-             right to create it")]
+    #[error(
+        "cannot create the data directory {path}: {source}; choose another with --data-dir, or give this user the \
+             right to create it"
+    )]
     CreateDataDir {
         /// The directory.
         path: PathBuf,
@@ -22,15 +24,19 @@ pub enum ServerError {
         source: io::Error,
     },
     /// Somebody else uses the data directory.
-    #[error("another process (a LogStreams or a Kafka) uses the data directory {path}; stop it, or choose another \
-             directory with --data-dir")]
+    #[error(
+        "another process (a LogStreams or a Kafka) uses the data directory {path}; stop it, or choose another \
+             directory with --data-dir"
+    )]
     DataDirLocked {
         /// The directory.
         path: PathBuf,
     },
     /// The data directory cannot be written.
-    #[error("cannot write to the data directory {path}: {source}; give this user the right to write there, or choose \
-             another with --data-dir")]
+    #[error(
+        "cannot write to the data directory {path}: {source}; give this user the right to write there, or choose \
+             another with --data-dir"
+    )]
     DataDirNotWritable {
         /// The directory.
         path: PathBuf,
@@ -46,7 +52,9 @@ pub enum ServerError {
         source: io::Error,
     },
     /// An address cannot be understood.
-    #[error("cannot resolve the address {address}: {source}; give a host name or an IP address that this machine knows")]
+    #[error(
+        "cannot resolve the address {address}: {source}; give a host name or an IP address that this machine knows"
+    )]
     Resolve {
         /// As it was given.
         address: String,
@@ -54,7 +62,9 @@ pub enum ServerError {
         source: io::Error,
     },
     /// Somebody else listens there.
-    #[error("the Kafka address {0} is taken by another process; stop it, or choose another with --kafka-addr")]
+    #[error(
+        "the Kafka address {0} is taken by another process; stop it, or choose another with --kafka-addr"
+    )]
     AddressInUse(SocketAddr),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}; choose another address with --kafka-addr")]

@@ -16,10 +16,10 @@ impl Listeners {
     /// Binds the Kafka address; with shard listeners also the ports that follow it, one for each shard (with port 0 each
     /// shard gets a free port of its own).
     pub(super) fn bind(config: &Config, shards: usize) -> Result<Self, ServerError> {
-        let first = config.kafka_addr.resolve().map_err(|source| ServerError::Resolve {
-            address: config.kafka_addr.to_string(),
-            source,
-        })?;
+        let first = config
+            .kafka_addr
+            .resolve()
+            .map_err(|source| ServerError::Resolve { address: config.kafka_addr.to_string(), source })?;
         let count = if config.shard_listeners { shards } else { 1 };
         let mut sockets = Vec::with_capacity(count);
         for index in 0..count {

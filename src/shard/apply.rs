@@ -139,9 +139,8 @@ impl Shard {
     }
 
     fn sizes(&self, wanted: Option<Vec<TopicPartition>>) -> Vec<(TopicPartition, u64)> {
-        let size = |partition: &Rc<Partition>| {
-            (partition.topic_partition().clone(), partition.log().size_bytes())
-        };
+        let size =
+            |partition: &Rc<Partition>| (partition.topic_partition().clone(), partition.log().size_bytes());
         match wanted {
             None => self.partitions.borrow().values().map(size).collect(),
             Some(wanted) => {

@@ -153,7 +153,9 @@ impl Shard {
             ControllerRequest::CreateTopics { topics, validate_only } => {
                 ControllerReply::Created(self.create_topics(topics, validate_only).await)
             }
-            ControllerRequest::DeleteTopics(names) => ControllerReply::Deleted(self.delete_topics(names).await),
+            ControllerRequest::DeleteTopics(names) => {
+                ControllerReply::Deleted(self.delete_topics(names).await)
+            }
             ControllerRequest::CreatePartitions { topics, validate_only } => {
                 ControllerReply::Changed(self.create_partitions(topics, validate_only).await)
             }

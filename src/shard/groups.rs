@@ -13,12 +13,8 @@ use ahash::AHashMap;
 use super::{Shard, state_log};
 use crate::base::clock;
 use crate::config::Config;
-use crate::coordinator::group::{
-    Effects, GroupCoordinator, GroupSettings, offsets_partition_for,
-};
-use crate::model::group::{
-    GroupError, GroupReply, GroupRequest, ListGroups, ListGroupsReply, ReplyToken,
-};
+use crate::coordinator::group::{Effects, GroupCoordinator, GroupSettings, offsets_partition_for};
+use crate::model::group::{GroupError, GroupReply, GroupRequest, ListGroups, ListGroupsReply, ReplyToken};
 use crate::model::{CONSUMER_OFFSETS_TOPIC, PartitionIndex, TopicName};
 use crate::partition::Partition;
 use crate::runtime::local::{Answer, Event, oneshot};

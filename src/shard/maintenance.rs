@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::connect::ShardConnections;
-use super::{FoundTopics, Shard, ShardEnds, ShardOptions, ShardReply, ShardRequest, StartPartition, controller};
+use super::{
+    FoundTopics, Shard, ShardEnds, ShardOptions, ShardReply, ShardRequest, StartPartition, controller,
+};
 use crate::base::clock;
 use crate::model::{CLUSTER_METADATA_TOPIC, TopicPartition};
 use crate::runtime::executor::TaskQueue;
@@ -132,9 +134,7 @@ impl Shard {
 ///
 /// # Errors
 /// The file system's.
-pub async fn find_partitions(
-    data_dir: &Path,
-) -> Result<(FoundTopics, Vec<StartPartition>), StorageError> {
+pub async fn find_partitions(data_dir: &Path) -> Result<(FoundTopics, Vec<StartPartition>), StorageError> {
     let clean = storage::checkpoint::take_clean_shutdown_marker(data_dir).await?;
     let mut checkpoints = storage::checkpoint::read(data_dir).await?;
     let mut topics = FoundTopics::new();

@@ -148,16 +148,10 @@ impl Shard {
         };
         let dir = self.data_dir.join(topic_partition.to_string());
         let options = log_options(&config, &self.config());
-        let log = Log::open(
-            topic_partition.clone(),
-            dir,
-            options,
-            self.storage.clone(),
-            start,
-            clock::now_ms(),
-        )
-        .await
-        .map_err(|source| OpenFailure { topic_partition: topic_partition.clone(), source })?;
+        let log =
+            Log::open(topic_partition.clone(), dir, options, self.storage.clone(), start, clock::now_ms())
+                .await
+                .map_err(|source| OpenFailure { topic_partition: topic_partition.clone(), source })?;
         Ok(Partition::new(topic_partition, log, config))
     }
 
@@ -171,7 +165,9 @@ impl Shard {
             tried.insert(name.clone(), value.clone());
             match TopicConfig::resolve_internal(&config, &tried) {
                 Ok(_) => fitting = tried,
-                Err(error) => tracing::error!(topic = %topic.name, %error, "a stored topic config is left out"),
+                Err(error) => {
+                    tracing::error!(topic = %topic.name, %error, "a stored topic config is left out")
+                }
             }
         }
         match TopicConfig::resolve_internal(&config, &fitting) {
@@ -182,9 +178,8 @@ impl Shard {
 
     /// How far each partition has come.
     pub(super) fn checkpoints(&self) -> Vec<(TopicPartition, LogCheckpoint)> {
-        let checkpoint = |partition: &Rc<Partition>| {
-            (partition.topic_partition().clone(), partition.log().checkpoint())
-        };
+        let checkpoint =
+            |partition: &Rc<Partition>| (partition.topic_partition().clone(), partition.log().checkpoint());
         self.partitions.borrow().values().map(checkpoint).collect()
     }
 

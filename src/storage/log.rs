@@ -27,7 +27,7 @@ mod turn;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
 
@@ -97,7 +97,9 @@ enum Condition {
     Closed,
 }
 
-struct LogState {
+/// What all handles of a log share.
+pub(super) struct LogState {
+    me: Weak<LogState>,
     id: u64,
     topic_partition: TopicPartition,
     dir: PathBuf,
@@ -135,6 +137,22 @@ impl WrittenOffset {
     /// The offset.
     pub(super) fn get(&self) -> Offset {
         self.offset.get()
+    }
+
+    /// Why the bytes behind it are not written, while that is so.
+    pub(super) fn error(&self) -> Option<std::sync::Arc<std::io::Error>> {
+        self.error.borrow().clone()
+    }
+
+    /// The bytes behind it cannot be written for now.
+    pub(super) fn fail(&self, error: std::sync::Arc<std::io::Error>) {
+        *self.error.borrow_mut() = Some(error);
+        self.changed.notify();
+    }
+
+    /// They are being tried again.
+    pub(super) fn recover(&self) {
+        *self.error.borrow_mut() = None;
     }
 
     /// All before `offset` is written.
@@ -295,6 +313,7 @@ impl LogState {
 
 impl Drop for LogState {
     fn drop(&mut self) {
+        self.shared.log_rests(self.id);
         self.shared.tail_cache.forget(&self.tail);
         for segment in self.sealed.borrow().iter() {
             self.shared.segment_cache.remove((self.id, segment.base_offset));

@@ -2,9 +2,11 @@
 //!
 //! `append` takes bytes for the end of the segment and does not wait for the device. *Written* bytes survive a killed
 //! process: with the page cache they are written when `append` returns, with direct writes when the whole prefix up to
-//! them has arrived (`wait_written`). *Synced* bytes survive a power cut (`sync`). One `append` at a time; `sync` and
-//! reads may overlap it. An `append` that fails has changed nothing that a reader or a recovery would take for data.
+//! them has arrived, which `WrittenOffset` tells. *Synced* bytes survive a power cut (`sync`). One `append` at a time;
+//! `sync` and reads may overlap it. An `append` that fails has changed nothing that a reader or a recovery would take
+//! for data; a direct write that fails later keeps its bytes in memory and refuses further appends until it succeeds.
 
+mod dma;
 mod page_cache;
 
 use std::io;
@@ -14,12 +16,15 @@ use bytes::Bytes;
 use crate::model::Offset;
 use crate::runtime::file::File;
 
+pub(super) use dma::{DmaAppender, Progress};
 pub(super) use page_cache::PageCacheAppender;
 
 /// One of the two write paths.
 pub(super) enum SegmentAppender {
     /// Positioned writes into the page cache.
     PageCache(PageCacheAppender),
+    /// Direct writes of whole blocks.
+    Dma(DmaAppender),
 }
 
 impl SegmentAppender {
@@ -27,26 +32,37 @@ impl SegmentAppender {
     ///
     /// # Errors
     /// The kernel's; the segment still ends at `position`.
-    pub(super) fn append(&self, chunks: &[Bytes], position: u64, _next_offset: Offset) -> io::Result<()> {
+    pub(super) fn append(&self, chunks: &[Bytes], position: u64, next_offset: Offset) -> io::Result<()> {
         match self {
             SegmentAppender::PageCache(appender) => appender.append(chunks, position),
+            SegmentAppender::Dma(appender) => appender.append(chunks, position, next_offset),
         }
     }
 
-    /// Repairs what a failed append left behind, if anything, before the next one. `position` is the segment's end.
+    /// Whether the next append may go on without `make_ready`.
+    pub(super) fn is_ready(&self) -> bool {
+        match self {
+            SegmentAppender::PageCache(appender) => appender.is_ready(),
+            SegmentAppender::Dma(appender) => appender.is_ready(),
+        }
+    }
+
+    /// Repairs what a failed write left behind, or waits while too much is unwritten. `position` is the segment's end.
     ///
     /// # Errors
     /// The kernel's.
     pub(super) async fn make_ready(&self, position: u64) -> io::Result<()> {
         match self {
             SegmentAppender::PageCache(appender) => appender.make_ready(position).await,
+            SegmentAppender::Dma(appender) => appender.make_ready().await,
         }
     }
 
-    /// Whether `make_ready` has something to do.
-    pub(super) fn is_ready(&self) -> bool {
+    /// Tries a failed write once more, without waiting.
+    pub(super) fn retry(&self) {
         match self {
-            SegmentAppender::PageCache(appender) => appender.is_ready(),
+            SegmentAppender::PageCache(_) => {} // it failed within its append
+            SegmentAppender::Dma(appender) => appender.retry(),
         }
     }
 
@@ -57,16 +73,26 @@ impl SegmentAppender {
     pub(super) async fn sync(&self) -> io::Result<()> {
         match self {
             SegmentAppender::PageCache(appender) => appender.sync().await,
+            SegmentAppender::Dma(appender) => appender.sync().await,
         }
     }
 
-    /// Cuts off what lies behind the data (prepared room, a torn write). All must have been written.
+    /// Cuts off what lies behind the data (prepared room, a torn write), once all of it is written.
     ///
     /// # Errors
     /// The kernel's.
     pub(super) async fn trim(&self, size_bytes: u64) -> io::Result<()> {
         match self {
             SegmentAppender::PageCache(appender) => appender.make_ready(size_bytes).await,
+            SegmentAppender::Dma(appender) => appender.trim(size_bytes).await,
+        }
+    }
+
+    /// Waits until no write is under way, however they end.
+    pub(super) async fn settle(&self) {
+        match self {
+            SegmentAppender::PageCache(_) => {}
+            SegmentAppender::Dma(appender) => appender.settle().await,
         }
     }
 
@@ -74,6 +100,7 @@ impl SegmentAppender {
     pub(super) fn is_written_at_once(&self) -> bool {
         match self {
             SegmentAppender::PageCache(_) => true,
+            SegmentAppender::Dma(_) => false,
         }
     }
 
@@ -81,6 +108,7 @@ impl SegmentAppender {
     pub(super) fn written_position(&self, size_bytes: u64) -> u64 {
         match self {
             SegmentAppender::PageCache(_) => size_bytes,
+            SegmentAppender::Dma(appender) => appender.written_position(),
         }
     }
 
@@ -88,6 +116,7 @@ impl SegmentAppender {
     pub(super) fn file(&self) -> &File {
         match self {
             SegmentAppender::PageCache(appender) => appender.file(),
+            SegmentAppender::Dma(appender) => appender.file(),
         }
     }
 }

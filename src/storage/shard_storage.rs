@@ -1,11 +1,14 @@
 //! What the logs of one shard share: caches, the file remover, the disk's state.
 
-use std::cell::Cell;
-use std::rc::Rc;
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+
+use lru::LruCache;
 
 use crate::base::units::{GIB, MIB};
 
 use super::file_remover::FileRemover;
+use super::log::LogState;
 use super::segment_cache::SegmentCache;
 use super::tail_cache::TailCache;
 
@@ -44,6 +47,9 @@ pub struct ShardStorage {
     /// Set by the shard while the disk has less room than its reserve: appends are refused.
     pub disk_low: Cell<bool>,
     next_log_id: Cell<u64>,
+    active_open_count_max: usize,
+    /// Logs whose active segment is awake, by use.
+    awake: RefCell<LruCache<u64, Weak<LogState>>>,
 }
 
 impl ShardStorage {
@@ -55,7 +61,34 @@ impl ShardStorage {
             file_remover: FileRemover::new(),
             disk_low: Cell::new(false),
             next_log_id: Cell::new(0),
+            active_open_count_max: limits.active_open_count.max(1),
+            awake: RefCell::new(LruCache::unbounded()), // bounded by `log_woke`
         })
+    }
+
+    /// Active segments that hold a descriptor now.
+    pub fn active_open_count(&self) -> usize {
+        self.awake.borrow().len()
+    }
+
+    /// The active segment of a log is in use.
+    pub(super) fn log_used(&self, id: u64) {
+        self.awake.borrow_mut().promote(&id);
+    }
+
+    /// The active segment of a log woke up. Returns a log that has to rest for it, the one used longest ago.
+    pub(super) fn log_woke(&self, id: u64, log: Weak<LogState>) -> Option<Rc<LogState>> {
+        let mut awake = self.awake.borrow_mut();
+        awake.put(id, log);
+        if awake.len() <= self.active_open_count_max {
+            return None;
+        }
+        awake.pop_lru().and_then(|(_, log)| log.upgrade())
+    }
+
+    /// A log is gone or at rest.
+    pub(super) fn log_rests(&self, id: u64) {
+        self.awake.borrow_mut().pop(&id);
     }
 
     /// A number that names a log within the shard for as long as the process lives.

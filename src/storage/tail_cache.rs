@@ -148,7 +148,8 @@ impl LogTail {
     }
 
     /// The first offset that is here; `None` when nothing is.
-    pub(super) fn start_offset(&self) -> Option<Offset> {
+    #[cfg(test)]
+    fn start_offset(&self) -> Option<Offset> {
         self.chunks.borrow().front().map(|chunk| chunk.base_offset)
     }
 

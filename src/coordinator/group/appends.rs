@@ -23,6 +23,14 @@ use super::{Effects, GroupCoordinator};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AppendId(pub(super) u64);
 
+/// An append under way.
+#[derive(Debug)]
+pub(super) struct Append {
+    pub(super) after: Vec<AfterAppend>,
+    /// Set when its end is reported before that of an earlier one.
+    pub(super) outcome: Option<Result<(), GroupError>>,
+}
+
 /// One thing that waits for an append.
 #[derive(Debug)]
 pub(super) enum AfterAppend {
@@ -68,37 +76,56 @@ pub(super) struct StaticWelcome {
 }
 
 impl AfterAppend {
-    /// The group whose offsets will change.
-    pub(super) fn group_with_offsets(&self) -> Option<&Arc<str>> {
+    /// The group on whose behalf records are appended.
+    pub(super) fn group_id(&self) -> Option<&Arc<str>> {
         match self {
-            AfterAppend::OffsetsStored { group_id, .. } | AfterAppend::Forgotten { group_id, .. } => {
-                Some(group_id)
-            }
-            AfterAppend::GroupStored { .. } | AfterAppend::Fetch { .. } => None,
+            AfterAppend::GroupStored { group_id, .. } => Some(group_id),
+            AfterAppend::OffsetsStored { group_id, .. } => Some(group_id),
+            AfterAppend::Forgotten { group_id, .. } => Some(group_id),
+            AfterAppend::Fetch { .. } => None,
         }
     }
 }
 
 impl GroupCoordinator {
-    /// The records of `append` are in the log: what waited for them becomes so. An id that is not (or no longer)
-    /// known changes nothing.
+    /// The records of `append` are in the log: what waited for them becomes so, once all earlier appends have ended
+    /// too. An id that is not (or no longer) known changes nothing.
     pub fn appended(&mut self, append: AppendId, now_ms: i64) -> Effects {
+        self.end_append(append, Ok(()), now_ms)
+    }
+
+    /// The records of `append` could not be written: nothing that waited for them becomes so, and who waited is told
+    /// `error` (CoordinatorNotAvailable makes clients try again). The records must not appear in the log later.
+    pub fn append_failed(&mut self, append: AppendId, error: GroupError, now_ms: i64) -> Effects {
+        self.end_append(append, Err(error), now_ms)
+    }
+
+    fn end_append(&mut self, append: AppendId, outcome: Result<(), GroupError>, now_ms: i64) -> Effects {
+        if let Some(ended) = self.appends.get_mut(&append) {
+            ended.outcome = Some(outcome);
+        }
         let mut output = Output::default();
-        for after in self.appends.remove(&append).unwrap_or_default() {
-            self.finish_append(after, now_ms, &mut output);
+        while let Some(first) = self.appends.first_entry()
+            && let Some(outcome) = first.get().outcome
+        {
+            for after in first.remove().after {
+                let group_id = self.end_append_of(&after);
+                match outcome {
+                    Ok(()) => self.finish_append(after, now_ms, &mut output),
+                    Err(error) => self.fail_append(after, error, now_ms, &mut output),
+                }
+                self.forget_if_unused(group_id.as_deref().unwrap_or_default());
+            }
         }
         self.finish(output)
     }
 
-    /// The records of `append` could not be written: nothing that waited for them becomes so, and who waited is told
-    /// `error` (CoordinatorNotAvailable makes clients try again). The records must then never appear in the log
-    /// before those of a later append.
-    pub fn append_failed(&mut self, append: AppendId, error: GroupError, now_ms: i64) -> Effects {
-        let mut output = Output::default();
-        for after in self.appends.remove(&append).unwrap_or_default() {
-            self.fail_append(after, error, now_ms, &mut output);
-        }
-        self.finish(output)
+    /// Notes that the group, which is given back, has one append less under way.
+    fn end_append_of(&mut self, after: &AfterAppend) -> Option<Arc<str>> {
+        let group_id = after.group_id()?;
+        let group = self.groups.get_mut(group_id)?;
+        group.appends_under_way = group.appends_under_way.saturating_sub(1);
+        Some(group.id.clone())
     }
 
     fn finish_append(&mut self, after: AfterAppend, now_ms: i64, output: &mut Output) {
@@ -131,7 +158,6 @@ impl GroupCoordinator {
             AfterAppend::OffsetsStored { group_id, producer_id, offsets, token, reply } => {
                 self.drop_offsets(&group_id, producer_id, &offsets);
                 output.reply(token, refused(GroupReply::OffsetCommit(reply), error));
-                self.forget_if_unused(&group_id);
             }
             AfterAppend::Forgotten { reply, .. } => {
                 output.replies.extend(reply.map(|(token, reply)| (token, refused(reply, error))));

@@ -467,8 +467,9 @@ impl ClassicGroup {
         Some(topics)
     }
 
+    /// Whether all members support the protocol; any will do where there are none.
     fn is_common_protocol(&self, protocol_name: &str) -> bool {
-        self.protocol_votes.get(protocol_name) == Some(&self.members.len())
+        self.protocol_votes.get(protocol_name).copied().unwrap_or(0) == self.members.len()
     }
 
     fn count_votes(&mut self, member: &Member) {

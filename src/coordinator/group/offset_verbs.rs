@@ -42,21 +42,22 @@ impl GroupCoordinator {
             None => {}
         }
         self.ensure_group(&commit.group_id, now_ms);
-        if let Some((producer_id, _)) = commit.producer {
+        let effects = self.turn_alone(&commit.group_id, now_ms, |turn| turn.commit_offsets(token, commit));
+        if let Some((producer_id, _)) = effects.producer {
             let group_id: Arc<str> = commit.group_id.as_str().into();
             self.transactions.entry(producer_id).or_default().insert(group_id);
         }
-        self.turn_alone(&commit.group_id, now_ms, |turn| turn.commit_offsets(token, commit))
+        effects
     }
 
     /// Answers from what is stored. A fetch that wants stable offsets first waits for commits that are on their way
     /// to the log: whoever commits and then leaves a partition has committed before the next owner looks.
     pub(super) fn fetch_offsets(&mut self, token: ReplyToken, fetch: OffsetFetch) -> Effects {
         let group = self.groups.get(fetch.group_id.as_str()).filter(|_| fetch.require_stable);
-        let last_append = group.and_then(|group| group.offsets.last_append);
+        let last_append = group.and_then(|group| group.last_append);
         match last_append.and_then(|append| self.appends.get_mut(&append)) {
             Some(waiting) => {
-                waiting.push(AfterAppend::Fetch { token, fetch });
+                waiting.after.push(AfterAppend::Fetch { token, fetch });
                 Effects::default()
             }
             None => Effects::reply(token, GroupReply::OffsetFetch(self.fetched(&fetch))),
@@ -127,7 +128,7 @@ impl GroupCoordinator {
     pub(super) fn offset_keys(&self, group_id: &str) -> Vec<OffsetKey> {
         let Some(group) = self.groups.get(group_id) else { return Vec::new() };
         let mut keys = group.offsets.keys();
-        for after in self.appends.values().flatten() {
+        for after in self.appends.values().flat_map(|append| &append.after) {
             if let AfterAppend::OffsetsStored { group_id: of_group, offsets, .. } = after
                 && &**of_group == group_id
             {
@@ -170,7 +171,6 @@ impl GroupCoordinator {
         if is_group {
             group.stored = None;
         }
-        self.forget_if_unused(group_id);
     }
 }
 
@@ -217,7 +217,7 @@ impl Turn<'_> {
         }
         self.output.producer = commit.producer;
         let group_id = self.group.id.clone();
-        self.output.after.push(AfterAppend::OffsetsStored { group_id, producer_id, offsets, token, reply });
+        self.await_append(AfterAppend::OffsetsStored { group_id, producer_id, offsets, token, reply });
     }
 
     fn delete_offsets(&mut self, token: ReplyToken, delete: &OffsetDelete, known: &[OffsetKey]) {

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use crate::model::group::{ByTopic, FetchedOffset, GroupError, NO_COMMITTED_OFFSET};
 use crate::model::{NO_LEADER_EPOCH, PartitionIndex, ProducerId, TopicName};
 
-use super::appends::AppendId;
 use super::schema::{self, OffsetValue, StateRecord};
 
 /// One partition of one topic, as a key.
@@ -34,8 +33,6 @@ struct Undecided {
 pub(super) struct GroupOffsets {
     committed: BTreeMap<TopicName, BTreeMap<PartitionIndex, Stored>>,
     undecided: BTreeMap<ProducerId, BTreeMap<OffsetKey, Undecided>>,
-    /// The last append that will change offsets of this group.
-    pub(super) last_append: Option<AppendId>,
 }
 
 impl GroupOffsets {

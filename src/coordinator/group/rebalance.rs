@@ -19,6 +19,9 @@ use super::classic_group::{InitialDelay, Member};
 use super::retention::RETENTION_CHECK_MS;
 use super::turn::Turn;
 
+/// Shortest time between two looks for absent static members; their rebalance timeout may be nothing at all.
+const POSTPONED_JOIN_MS_MIN: i64 = 1_000;
+
 impl Turn<'_> {
     /// Starts a rebalance where the state allows one, or ends the join phase if nobody is missing any more.
     pub(super) fn rebalance(&mut self, reason: &'static str) {
@@ -99,7 +102,7 @@ impl Turn<'_> {
         self.remove_absent_members();
         if !self.classic().elect_joined_leader() && self.classic().member_count() > 0 {
             // Only static members are left and none came: wait until they do or their sessions expire.
-            let timeout_ms = self.classic().rebalance_timeout_ms();
+            let timeout_ms = self.classic().rebalance_timeout_ms().max(POSTPONED_JOIN_MS_MIN);
             return self.set_join_timer(timeout_ms);
         }
         let now_ms = self.now_ms;

@@ -102,6 +102,7 @@ impl GroupCoordinator {
     ) -> Result<(), SchemaError> {
         let Some(bytes) = value else {
             self.forget(group_id, &[key], false);
+            self.forget_if_unused(group_id);
             return Ok(());
         };
         let value = OffsetValue::decode(bytes)?;

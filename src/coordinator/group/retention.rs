@@ -116,6 +116,6 @@ impl Turn<'_> {
             self.output.records.push(StateRecord { key, value: None });
         }
         let group_id = self.group.id.clone();
-        self.output.after.push(AfterAppend::Forgotten { group_id, offsets, is_group, reply });
+        self.await_append(AfterAppend::Forgotten { group_id, offsets, is_group, reply });
     }
 }

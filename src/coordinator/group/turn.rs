@@ -143,6 +143,12 @@ impl Turn<'_> {
         self.output
             .records
             .push(StateRecord { key: schema::group_key(&self.group.id), value: Some(value.clone()) });
-        self.output.after.push(AfterAppend::GroupStored { group_id: self.group.id.clone(), value, then });
+        self.await_append(AfterAppend::GroupStored { group_id: self.group.id.clone(), value, then });
+    }
+
+    /// Lets something wait for the records of this turn.
+    pub(super) fn await_append(&mut self, after: AfterAppend) {
+        self.group.appends_under_way += 1;
+        self.output.after.push(after);
     }
 }

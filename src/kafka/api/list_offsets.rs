@@ -8,9 +8,7 @@
 
 use ahash::{AHashMap, AHashSet};
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::list_offsets_response::{
-    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
-};
+use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
 use super::RequestContext;
@@ -19,14 +17,14 @@ use crate::broker::{BrokerError, ListedOffset, OffsetQuery, OffsetSpec};
 use crate::kafka::error_code;
 use crate::model::TopicPartition;
 
+/// The first version with leader epochs.
+const LEADER_EPOCH_VERSION: i16 = 4;
+
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
-
-/// The first version whose answer has leader epochs.
-const LEADER_EPOCH_SINCE_VERSION: i16 = 4;
 
 /// What a number in the place of a timestamp asks for.
 enum Asked {
@@ -84,10 +82,7 @@ pub(super) async fn handle(ctx: &RequestContext<'_>, request: ListOffsetsRequest
                         ctx.work.count(owner, 0);
                         places.insert((topic_position, position), queries.len());
                         queries.push(OffsetQuery {
-                            topic_partition: TopicPartition::new(
-                                topic.name.clone(),
-                                partition.partition_index,
-                            ),
+                            topic_partition: TopicPartition::new(topic.name.clone(), partition.partition_index),
                             spec,
                             current_leader_epoch: partition.current_leader_epoch,
                         });
@@ -120,7 +115,7 @@ fn put(
         Some(Ok(listed)) => {
             partition.offset = listed.offset;
             partition.timestamp = listed.timestamp;
-            if version >= LEADER_EPOCH_SINCE_VERSION {
+            if version >= LEADER_EPOCH_VERSION {
                 partition.leader_epoch = listed.leader_epoch;
             }
         }

@@ -84,12 +84,13 @@ impl Drop for Reader<'_> {
     }
 }
 
-/// Writes one frame, with its plain size in front, so that readers need no more window than that.
-pub(super) fn compress(bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-    let mut encoder = ::zstd::stream::write::Encoder::new(out, LEVEL)?;
-    encoder.set_pledged_src_size(Some(bytes.len() as u64))?;
-    encoder.write_all(bytes)?;
-    encoder.finish().map(drop)
+/// Writes one frame. With its plain size in front, where that is known, readers need no more window than that.
+pub(super) type Writer<W> = ::zstd::stream::write::Encoder<'static, W>;
+
+pub(super) fn writer<W: Write>(out: W, plain_bytes: Option<usize>) -> io::Result<Writer<W>> {
+    let mut encoder = Writer::new(out, LEVEL)?;
+    encoder.set_pledged_src_size(plain_bytes.and_then(|bytes| u64::try_from(bytes).ok()))?;
+    Ok(encoder)
 }
 
 fn named(code: usize) -> io::Error {

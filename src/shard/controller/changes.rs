@@ -62,12 +62,15 @@ impl Shard {
         loads: &mut ShardLoads,
     ) -> Result<TopicImage, ControllerError> {
         let config = self.config();
-        let name = TopicName::new(&topic.name).map_err(|illegal| ControllerError::InvalidTopic(illegal.to_string()))?;
+        let name = TopicName::new(&topic.name)
+            .map_err(|illegal| ControllerError::InvalidTopic(illegal.to_string()))?;
         if image.topic(&name).is_some() {
             return Err(ControllerError::TopicExists(format!("Topic '{name}' already exists.")));
         }
         if let Some(other) = colliding_name(&name, image) {
-            return Err(ControllerError::InvalidTopic(format!("Topic '{name}' collides with existing topic: {other}")));
+            return Err(ControllerError::InvalidTopic(format!(
+                "Topic '{name}' collides with existing topic: {other}"
+            )));
         }
         let count = partition_count(topic, &config)?;
         check_room(count, image, &config)?;
@@ -167,7 +170,8 @@ impl Shard {
         for change in changes {
             let owner = match &change.topic {
                 None => {
-                    image.broker_configs = applied(std::mem::take(&mut image.broker_configs), &change.configs);
+                    image.broker_configs =
+                        applied(std::mem::take(&mut image.broker_configs), &change.configs);
                     ConfigOwner::Broker(String::new())
                 }
                 Some(name) => {
@@ -243,9 +247,12 @@ fn partition_count(topic: &NewTopic, config: &Config) -> Result<usize, Controlle
 fn check_replicas(replicas: &[i32]) -> Result<(), ControllerError> {
     match replicas.len() {
         1 => Ok(()),
-        0 => Err(ControllerError::InvalidAssignment("The manual partition assignment includes an empty replica list.".to_owned())),
+        0 => Err(ControllerError::InvalidAssignment(
+            "The manual partition assignment includes an empty replica list.".to_owned(),
+        )),
         _ => Err(ControllerError::InvalidAssignment(
-            "The manual partition assignment asks for more than one replica, and this server is one node.".to_owned(),
+            "The manual partition assignment asks for more than one replica, and this server is one node."
+                .to_owned(),
         )),
     }
 }
@@ -269,13 +276,16 @@ fn topic_configs(topic: &NewTopic, broker: &Config) -> Result<BTreeMap<String, S
     let mut configs = BTreeMap::new();
     for (name, value) in &topic.configs {
         let Some(value) = value else {
-            return Err(ControllerError::InvalidConfig(format!("Null value not supported for topic configs: {name}")));
+            return Err(ControllerError::InvalidConfig(format!(
+                "Null value not supported for topic configs: {name}"
+            )));
         };
         config::validate_topic_override(name, value)
             .map_err(|error| ControllerError::InvalidConfig(error.to_string()))?;
         configs.insert(name.clone(), value.clone());
     }
-    TopicConfig::resolve(broker, &configs).map_err(|error| ControllerError::InvalidConfig(error.to_string()))?;
+    TopicConfig::resolve(broker, &configs)
+        .map_err(|error| ControllerError::InvalidConfig(error.to_string()))?;
     Ok(configs)
 }
 

@@ -114,7 +114,8 @@ impl Shard {
     async fn replay_snapshot(&self, log: &Rc<crate::partition::Partition>, replayed: &mut Replayed) {
         let dir = self.data_dir.join(log.topic_partition().to_string());
         let read = blocking(move || {
-            let newest = directory::list_now(&dir)?.into_iter().rev().find(|name| name.ends_with(".checkpoint"));
+            let newest =
+                directory::list_now(&dir)?.into_iter().rev().find(|name| name.ends_with(".checkpoint"));
             newest.map(|name| std::fs::read(dir.join(name))).transpose()
         });
         let bytes = match read.await {
@@ -147,7 +148,8 @@ impl Shard {
         }
         let mut adopted = Vec::new();
         for (name, (id, partitions)) in found {
-            let on_disk = partitions.keys().next_back().map_or(0, |last| usize::try_from(*last).unwrap_or(0) + 1);
+            let on_disk =
+                partitions.keys().next_back().map_or(0, |last| usize::try_from(*last).unwrap_or(0) + 1);
             if id.is_some_and(|id| replayed.removed.contains(&id)) {
                 self.remove_leftovers(name, partitions);
                 continue;
@@ -233,7 +235,8 @@ impl Shard {
         let image = Arc::new(image);
         let mut dispatched = Vec::with_capacity(self.shards());
         for (shard, starts) in of_shards.into_iter().enumerate().rev() {
-            dispatched.push(self.dispatch(shard, ShardRequest::Publish { image: image.clone(), starts }).await);
+            dispatched
+                .push(self.dispatch(shard, ShardRequest::Publish { image: image.clone(), starts }).await);
         }
         for publishing in dispatched.into_iter().rev() {
             publishing.answer().await;

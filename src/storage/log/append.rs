@@ -50,6 +50,7 @@ impl LogState {
         self.note(&active, &awake, batches);
         self.log_end_offset.set(last);
         self.flush.appended(now_ms);
+        self.shared.log_used(self.id);
         Ok(Appended { base_offset: first, log_end_offset: last, size_bytes })
     }
 

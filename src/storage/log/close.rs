@@ -26,6 +26,14 @@ impl Log {
         closed.map(|()| checkpoint)
     }
 
+    /// Waits until no write of this log is under way, however they end. For tests that drop a log as a kill would.
+    pub async fn settle(&self) {
+        let awake = self.0.active().awake.borrow().clone();
+        if let Some(awake) = awake {
+            awake.appender.settle().await;
+        }
+    }
+
     /// Aborted transactions that overlap `from..to`, for readers at READ_COMMITTED.
     ///
     /// # Errors

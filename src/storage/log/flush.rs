@@ -111,6 +111,9 @@ impl LogState {
     }
 
     async fn flush_once(&self, target: Offset) -> Result<(), StorageError> {
+        if let Some(awake) = self.active().awake.borrow().as_ref() {
+            awake.appender.retry();
+        }
         self.wait_written(target).await?;
         // All that is written now will be durable then, not only what was asked for.
         let covered = self.written.get();
@@ -174,8 +177,7 @@ impl LogState {
     pub(super) async fn wait_written(&self, offset: Offset) -> Result<(), StorageError> {
         let offset = offset.min(self.log_end_offset.get());
         while self.written.get() < offset {
-            let failed = self.written.error.borrow().clone();
-            if let Some(error) = failed {
+            if let Some(error) = self.written.error() {
                 let path = self.dir.clone();
                 return Err(match error.kind() {
                     std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {

@@ -2,24 +2,25 @@
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use uuid::Uuid;
 
 use crate::base::random;
-use crate::model::TopicPartition;
+use crate::model::{Offset, TopicPartition};
 use crate::record::BatchHeader;
 use crate::runtime;
+use crate::runtime::dma_file::{DMA_ALIGNMENT_BYTES, DmaFile};
 use crate::runtime::file::{File, OpenMode};
 
 use super::super::checkpoint::LogCheckpoint;
 use super::super::error::StorageError;
 use super::super::file_names::SegmentFile;
 use super::super::leader_epoch_cache::LeaderEpochCache;
-use super::super::options::LogOptions;
+use super::super::options::{LogOptions, WritePath};
 use super::super::recovery::{self, Known, LastStop, Recovered, RecoveredActive};
 use super::super::segment::{ActiveSegment, AwakeSegment, PersistedEntries, SealedSegment, SegmentIndexes};
-use super::super::segment_appender::{PageCacheAppender, SegmentAppender};
+use super::super::segment_appender::{DmaAppender, PageCacheAppender, Progress, SegmentAppender};
 use super::super::shard_storage::ShardStorage;
 use super::super::tail_cache::LogTail;
 use super::flush::FlushState;
@@ -59,7 +60,9 @@ impl Log {
             topic_id: start.topic_id,
         };
         let recovered = runtime::blocking(move || recovery::recover(&known)).await?;
-        let log = Log(Rc::new(LogState::new(topic_partition, dir, options, shared, recovered, now_ms)));
+        let log = Log(Rc::new_cyclic(|me| {
+            LogState::new(me.clone(), topic_partition, dir, options, shared, recovered, now_ms)
+        }));
         if log.0.needs_file_at_once() {
             log.0.awake(&log.0.active()).await?; // the file's name is what keeps the end of the log
         }
@@ -69,6 +72,7 @@ impl Log {
 
 impl LogState {
     fn new(
+        me: Weak<LogState>,
         topic_partition: TopicPartition,
         dir: PathBuf,
         options: LogOptions,
@@ -88,6 +92,7 @@ impl LogState {
         let active = active_segment(recovered.active, now_ms, jitter_ms(&options));
         let log_end_offset = recovered.log_end_offset;
         LogState {
+            me,
             id: shared.new_log_id(),
             topic_partition,
             dir,
@@ -125,7 +130,34 @@ impl LogState {
         }
         let awake = Rc::new(self.wake(active).await?);
         *active.awake.borrow_mut() = Some(awake.clone());
+        if let Some(idle) = self.shared.log_woke(self.id, self.me.clone()) {
+            runtime::spawn_detached(async move { idle.rest().await });
+        }
         Ok(awake)
+    }
+
+    /// Closes the active segment's file and gives up its memory until the next use.
+    async fn rest(&self) {
+        let _turn = self.structure.take().await;
+        let active = self.active();
+        let Some(awake) = active.awake.borrow().clone() else { return };
+        let rested = self.write_out(&active, &awake).await;
+        match rested {
+            Ok(()) => *active.awake.borrow_mut() = None,
+            Err(error) => {
+                tracing::warn!(topic_partition = %self.topic_partition, %error, "an idle log could not be put to rest");
+                self.shared.log_woke(self.id, self.me.clone()); // it still counts
+            }
+        }
+    }
+
+    async fn write_out(&self, active: &ActiveSegment, awake: &AwakeSegment) -> Result<(), StorageError> {
+        self.flush_to(self.log_end_offset.get()).await?;
+        let path = SegmentFile::Log.path(&self.dir, active.base_offset);
+        let trimmed = awake.appender.trim(active.size_bytes.get()).await;
+        trimmed.map_err(|error| StorageError::io("truncate", &path, error))?;
+        awake.indexes.borrow_mut().finish();
+        self.persist_indexes(active.base_offset, awake).await
     }
 
     async fn wake(&self, active: &ActiveSegment) -> Result<AwakeSegment, StorageError> {
@@ -156,9 +188,9 @@ impl LogState {
     }
 
     /// Opens, or makes, the file of an active segment for appending at `size_bytes`.
-    pub(super) async fn open_appender(
+    async fn open_appender(
         &self,
-        base_offset: i64,
+        base_offset: Offset,
         size_bytes: u64,
     ) -> Result<SegmentAppender, StorageError> {
         let path = SegmentFile::Log.path(&self.dir, base_offset);
@@ -169,7 +201,43 @@ impl LogState {
             self.flush.directory_changed();
         }
         let torn = length > size_bytes; // whatever it is, it is not data
+        if self.options().write_path == WritePath::Dma {
+            let dma_file = match DmaFile::open(&path).await {
+                Ok(dma_file) => Some(dma_file),
+                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => None, // no direct I/O on this file system
+                Err(error) => return Err(StorageError::io("open", &path, error)),
+            };
+            if let Some(dma_file) = dma_file {
+                let appender = self.dma_appender(file, dma_file, size_bytes, torn).await;
+                return appender.map_err(|error| StorageError::io("open", &path, error));
+            }
+            tracing::warn!(topic_partition = %self.topic_partition, file = %path.display(),
+                "the file system has no direct writes; the page cache is used instead");
+        }
+        self.tail.pin_from(Offset::MAX); // what is appended is in the file at once
         Ok(SegmentAppender::PageCache(PageCacheAppender::new(file, size_bytes, torn)))
+    }
+
+    async fn dma_appender(
+        &self,
+        reader: File,
+        file: DmaFile,
+        size_bytes: u64,
+        torn: bool,
+    ) -> std::io::Result<SegmentAppender> {
+        if torn {
+            reader.truncate(size_bytes).await?;
+        }
+        let block = size_bytes / DMA_ALIGNMENT_BYTES as u64 * DMA_ALIGNMENT_BYTES as u64;
+        let partial = reader.read_at(block, usize::try_from(size_bytes - block).unwrap_or(0)).await?;
+        if (partial.len() as u64) < size_bytes - block {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let options = self.options();
+        let sizes = (options.dma_write_bytes_effective(), options.segment_bytes_effective());
+        let progress = Progress { written: self.written.clone(), tail: self.tail.clone() };
+        self.tail.pin_from(self.log_end_offset.get());
+        Ok(SegmentAppender::Dma(DmaAppender::new(file, reader, size_bytes, &partial, sizes, progress)))
     }
 }
 
@@ -201,7 +269,7 @@ struct LoadedActive {
 
 fn load_active(
     dir: PathBuf,
-    base_offset: i64,
+    base_offset: Offset,
     size_bytes: u64,
     interval_bytes: u64,
 ) -> std::io::Result<LoadedActive> {

@@ -193,6 +193,7 @@ impl LogState {
         for segment in self.sealed.borrow().iter() {
             self.shared.segment_cache.remove((self.id, segment.base_offset));
         }
+        self.shared.log_rests(self.id);
         *self.active().awake.borrow_mut() = None;
     }
 }

@@ -68,8 +68,6 @@ pub(in crate::storage) struct RecoveredSealed {
 pub(in crate::storage) struct RecoveredActive {
     pub(in crate::storage) base_offset: Offset,
     pub(in crate::storage) size_bytes: u64,
-    /// Whether its file is there.
-    pub(in crate::storage) exists: bool,
     /// Indexes that were rebuilt, with the first batch's largest timestamp; else they lie in their files.
     pub(in crate::storage) rebuilt: Option<(SegmentIndexes, Option<i64>)>,
 }
@@ -164,7 +162,7 @@ impl Recovery<'_> {
         }
         Recovered {
             sealed: Vec::new(),
-            active: RecoveredActive { base_offset: offset, size_bytes: 0, exists: false, rebuilt: None },
+            active: RecoveredActive { base_offset: offset, size_bytes: 0, rebuilt: None },
             log_start_offset: offset,
             log_end_offset: offset,
             recovery_point: offset,
@@ -537,7 +535,7 @@ impl<'k> Loading<'k> {
     }
 
     fn new_active(&self) -> RecoveredActive {
-        RecoveredActive { base_offset: self.log_end_offset, size_bytes: 0, exists: false, rebuilt: None }
+        RecoveredActive { base_offset: self.log_end_offset, size_bytes: 0, rebuilt: None }
     }
 
     /// Takes the last segment off the lists.
@@ -547,7 +545,6 @@ impl<'k> Loading<'k> {
         RecoveredActive {
             base_offset: listed.base_offset,
             size_bytes: listed.size_bytes,
-            exists: true,
             rebuilt: looked.map(|looked| (looked.indexes, looked.first_timestamp)),
         }
     }

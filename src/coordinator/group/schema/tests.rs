@@ -1,3 +1,5 @@
+//! The schema against bytes that Kafka wrote, and against rubbish.
+
 use proptest::prelude::*;
 
 use super::{
