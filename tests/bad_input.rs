@@ -32,7 +32,7 @@ struct Bench {
 
 impl Bench {
     fn new(options: &[&str]) -> Bench {
-        let options = [&["shards=1", "log.level=error"], options].concat();
+        let options = [&["shards=1", "log.level=error"], options].concat(); // later ones win
         let server = Server::start(&options);
         let mut bystander = connect(&server.address);
         let mut body = BytesMut::new();
@@ -428,31 +428,52 @@ fn a_client_that_hangs_up_while_it_waits_is_noticed() {
 
 #[test]
 fn requests_in_one_write_are_answered_in_order() {
-    let bench = Bench::new(&[]);
-    let mut stream = bench.connect();
-    let mut bytes = Vec::new();
-    for correlation_id in 0..300 {
-        let one = if correlation_id % 3 == 0 {
-            frame(0, 8, correlation_id, false, &produce_body(TOPIC, 0, 1, Some(&batch(b"in order"))))
-        } else {
-            let mut metadata = request(3, 1, Known::default());
-            metadata[8..12].copy_from_slice(&correlation_id.to_be_bytes());
-            metadata
-        };
-        bytes.extend_from_slice(&one);
-    }
-    // In pieces that end anywhere.
-    let mut writing = stream.try_clone().unwrap();
-    let writer = std::thread::spawn(move || {
-        for piece in bytes.chunks(997) {
-            writing.write_all(piece).unwrap();
+    check_order(&["shards=1"]);
+}
+
+/// The topic's one partition is on one of the shards: connections that begin on the other are handed over to it with
+/// requests still in their buffers.
+#[test]
+fn requests_are_answered_in_order_while_their_connection_moves_to_another_shard() {
+    check_order(&["shards=2"]);
+}
+
+fn check_order(options: &[&str]) {
+    let mut bench = Bench::new(options);
+    for _ in 0..4 {
+        let mut stream = bench.connect();
+        let mut bytes = Vec::new();
+        for correlation_id in 0..300 {
+            let one = if correlation_id % 3 == 0 {
+                frame(0, 8, correlation_id, false, &produce_body(TOPIC, 0, 1, Some(&batch(b"in order"))))
+            } else {
+                let mut metadata = request(3, 1, Known::default());
+                metadata[8..12].copy_from_slice(&correlation_id.to_be_bytes());
+                metadata
+            };
+            bytes.extend_from_slice(&one);
         }
-    });
-    for correlation_id in 0..300i32 {
-        let reply = read_reply(&mut stream).unwrap();
-        assert_eq!(&reply[..4], &correlation_id.to_be_bytes());
+        // In pieces that end anywhere.
+        let mut writing = stream.try_clone().unwrap();
+        let writer = std::thread::spawn(move || {
+            for piece in bytes.chunks(997) {
+                writing.write_all(piece).unwrap();
+            }
+        });
+        let mut offsets = Vec::new();
+        for correlation_id in 0..300i32 {
+            let reply = read_reply(&mut stream).unwrap();
+            assert_eq!(&reply[..4], &correlation_id.to_be_bytes());
+            if correlation_id % 3 == 0 {
+                let mut reply = Bytes::from(reply).slice(4..);
+                let response = m::ProduceResponse::decode(&mut reply, 8).unwrap();
+                offsets.push(response.responses[0].partition_responses[0].base_offset);
+            }
+        }
+        writer.join().unwrap();
+        assert!(offsets.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{offsets:?}");
+        stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        assert!(stream.read(&mut [0; 1]).is_err(), "nothing more comes");
     }
-    writer.join().unwrap();
-    stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-    assert!(stream.read(&mut [0; 1]).is_err(), "nothing more comes");
+    bench.check_undisturbed();
 }
