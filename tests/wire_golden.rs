@@ -158,10 +158,10 @@ fn mask(said: &str, masks: &[(String, &str)]) -> String {
             line = line.replace(value, word);
         }
         for field in ["total_bytes: ", "usable_bytes: "] {
-            if let Some((before, value)) = line.split_once(field) {
-                if value != "-1," {
-                    line = format!("{before}{field}SOME,");
-                }
+            if let Some((before, value)) = line.split_once(field)
+                && value != "-1,"
+            {
+                line = format!("{before}{field}SOME,");
             }
         }
         let _ = writeln!(text, "{}", mask_uuids(&line));

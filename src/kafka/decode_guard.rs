@@ -140,3 +140,6 @@ impl ByteBuf for Guard {
         if size > self.bytes.len() { Err(NotEnoughBytesError) } else { Ok(self.get_bytes(size)) }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -326,3 +326,6 @@ fn wanted_of(request: &FetchRequest, uses_topic_ids: bool) -> impl Iterator<Item
 fn next_epoch(epoch: i32) -> i32 {
     if epoch == i32::MAX { 1 } else { epoch + 1 }
 }
+
+#[cfg(test)]
+mod tests;

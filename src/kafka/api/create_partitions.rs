@@ -8,7 +8,9 @@
 use ahash::AHashMap;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
-use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse, TopicName as WireTopicName};
+use kafka_protocol::messages::{
+    CreatePartitionsRequest, CreatePartitionsResponse, TopicName as WireTopicName,
+};
 
 use super::{RequestContext, text};
 use crate::broker::NewPartitions;
@@ -30,7 +32,9 @@ pub(super) async fn handle(
             Some(1) => {
                 let assignments = topic.assignments.map(|assignments| {
                     let assignments = assignments.into_iter();
-                    assignments.map(|assigned| assigned.broker_ids.into_iter().map(|id| id.0).collect()).collect()
+                    assignments
+                        .map(|assigned| assigned.broker_ids.into_iter().map(|id| id.0).collect())
+                        .collect()
                 });
                 wanted.push(NewPartitions {
                     name: topic.name.to_string(),

@@ -67,9 +67,15 @@ fn resolve(
         Some(_) if !id.is_nil() => {
             Err((ResponseError::InvalidRequest, "You may not specify both topic name and topic id."))
         }
-        None if id.is_nil() => Err((ResponseError::InvalidRequest, "Neither topic name nor id were specified.")),
-        Some(name) => image.topic(name).ok_or((ResponseError::UnknownTopicOrPartition, "There is no such topic.")),
-        None => image.topic_by_id(id).ok_or((ResponseError::UnknownTopicId, "There is no topic with this id.")),
+        None if id.is_nil() => {
+            Err((ResponseError::InvalidRequest, "Neither topic name nor id were specified."))
+        }
+        Some(name) => {
+            image.topic(name).ok_or((ResponseError::UnknownTopicOrPartition, "There is no such topic."))
+        }
+        None => {
+            image.topic_by_id(id).ok_or((ResponseError::UnknownTopicId, "There is no topic with this id."))
+        }
     };
     let disabled = (ResponseError::TopicDeletionDisabled, "Topic deletion is disabled.");
     let found = match found {

@@ -11,7 +11,10 @@ use super::{CLUSTER_OPERATIONS, NO_OPERATIONS, RequestContext, text};
 const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;
 
-pub(super) async fn handle(ctx: &RequestContext<'_>, request: DescribeClusterRequest) -> DescribeClusterResponse {
+pub(super) async fn handle(
+    ctx: &RequestContext<'_>,
+    request: DescribeClusterRequest,
+) -> DescribeClusterResponse {
     let response = DescribeClusterResponse::default().with_endpoint_type(BROKERS);
     let refuse = |error: ResponseError, message: &str| {
         let response = DescribeClusterResponse::default().with_endpoint_type(BROKERS);
@@ -20,7 +23,10 @@ pub(super) async fn handle(ctx: &RequestContext<'_>, request: DescribeClusterReq
     match request.endpoint_type {
         BROKERS => {}
         CONTROLLERS => {
-            return refuse(ResponseError::MismatchedEndpointType, "This is a broker's endpoint, not a controller's.");
+            return refuse(
+                ResponseError::MismatchedEndpointType,
+                "This is a broker's endpoint, not a controller's.",
+            );
         }
         _ => return refuse(ResponseError::UnsupportedEndpointType, "There are no endpoints of this type."),
     }

@@ -19,7 +19,10 @@ use crate::kafka::error_code;
 /// The first version that tells types and documentation.
 const TYPE_VERSION: i16 = 3;
 
-pub(super) async fn handle(ctx: &RequestContext<'_>, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+pub(super) async fn handle(
+    ctx: &RequestContext<'_>,
+    request: DescribeConfigsRequest,
+) -> DescribeConfigsResponse {
     let detail = Detail {
         synonyms: request.include_synonyms,
         documentation: request.include_documentation && ctx.version() >= TYPE_VERSION,
@@ -34,7 +37,11 @@ struct Detail {
     documentation: bool,
 }
 
-fn describe(ctx: &RequestContext<'_>, resource: DescribeConfigsResource, detail: &Detail) -> DescribeConfigsResult {
+fn describe(
+    ctx: &RequestContext<'_>,
+    resource: DescribeConfigsResource,
+    detail: &Detail,
+) -> DescribeConfigsResult {
     let result = DescribeConfigsResult::default()
         .with_resource_type(resource.resource_type)
         .with_resource_name(resource.resource_name.clone());

@@ -13,7 +13,10 @@ use crate::model::group::{DescribeGroup, DescribeGroupReply, GroupError, GroupRe
 /// The first version that says that a group is not there.
 const NOT_FOUND_VERSION: i16 = 6;
 
-pub(super) async fn handle(ctx: &RequestContext<'_>, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+pub(super) async fn handle(
+    ctx: &RequestContext<'_>,
+    request: DescribeGroupsRequest,
+) -> DescribeGroupsResponse {
     let operations = if request.include_authorized_operations { GROUP_OPERATIONS } else { NO_OPERATIONS };
     let mut groups = Vec::with_capacity(request.groups.len());
     for group_id in request.groups {

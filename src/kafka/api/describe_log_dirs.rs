@@ -9,14 +9,15 @@ use std::collections::BTreeMap;
 use kafka_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
-use kafka_protocol::messages::{
-    DescribeLogDirsRequest, DescribeLogDirsResponse, TopicName as WireTopicName,
-};
+use kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse, TopicName as WireTopicName};
 
 use super::{RequestContext, text};
 use crate::model::{TopicName, TopicPartition};
 
-pub(super) async fn handle(ctx: &RequestContext<'_>, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
+pub(super) async fn handle(
+    ctx: &RequestContext<'_>,
+    request: DescribeLogDirsRequest,
+) -> DescribeLogDirsResponse {
     let wanted = request.topics.map(|topics| {
         topics
             .into_iter()

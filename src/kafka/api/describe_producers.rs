@@ -1,7 +1,9 @@
 //! DescribeProducers (key 61), version 0 (KIP-664): the idempotent producers that a partition knows.
 
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
+use kafka_protocol::messages::describe_producers_response::{
+    PartitionResponse, ProducerState, TopicResponse,
+};
 use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId};
 
 use super::{RequestContext, text};

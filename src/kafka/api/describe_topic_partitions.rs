@@ -29,7 +29,8 @@ pub(super) async fn handle(
     names.sort_unstable();
     names.dedup();
     let cursor = request.cursor.as_ref();
-    let mut first_partition = cursor.and_then(|cursor| usize::try_from(cursor.partition_index).ok()).unwrap_or(0);
+    let mut first_partition =
+        cursor.and_then(|cursor| usize::try_from(cursor.partition_index).ok()).unwrap_or(0);
     if let Some(cursor) = cursor {
         let begin = names.partition_point(|name| name.as_str() < cursor.topic_name.as_str());
         names.drain(..begin);

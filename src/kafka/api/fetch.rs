@@ -106,7 +106,11 @@ async fn fetch(
         ctx.broker().fetch(request).await
     }
     .into_iter();
-    let mut take = || fetched.next().map_or_else(|| PartitionAnswer::refused(ResponseError::UnknownServerError), PartitionAnswer::of);
+    let mut take = || {
+        fetched
+            .next()
+            .map_or_else(|| PartitionAnswer::refused(ResponseError::UnknownServerError), PartitionAnswer::of)
+    };
     answers.into_iter().map(|answer| answer.unwrap_or_else(&mut take)).collect()
 }
 
@@ -143,7 +147,8 @@ impl PartitionAnswer {
 
 /// Takes away batches that the client cannot read, saying so.
 fn refuse_zstd(answer: &mut PartitionAnswer) {
-    let mut batches = answer.fetched.chunks.iter().flat_map(|chunk| Batches::new(chunk)).filter_map(Result::ok);
+    let mut batches =
+        answer.fetched.chunks.iter().flat_map(|chunk| Batches::new(chunk)).filter_map(Result::ok);
     let has_zstd = batches.any(|batch| {
         Compression::from_attributes(batch.header.attributes).is_ok_and(|codec| codec == Compression::Zstd)
     });

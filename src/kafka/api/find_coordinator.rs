@@ -18,7 +18,10 @@ const TRANSACTION: i8 = 1;
 /// The first version with many keys.
 const BATCHED_VERSION: i16 = 4;
 
-pub(super) async fn handle(ctx: &RequestContext<'_>, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
+pub(super) async fn handle(
+    ctx: &RequestContext<'_>,
+    request: FindCoordinatorRequest,
+) -> FindCoordinatorResponse {
     let response = FindCoordinatorResponse::default();
     if ctx.version() < BATCHED_VERSION {
         let found = find(ctx, request.key_type, request.key).await;

@@ -11,7 +11,10 @@ use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, Pr
 use super::RequestContext;
 use crate::kafka::error_code;
 
-pub(super) async fn handle(ctx: &RequestContext<'_>, request: InitProducerIdRequest) -> InitProducerIdResponse {
+pub(super) async fn handle(
+    ctx: &RequestContext<'_>,
+    request: InitProducerIdRequest,
+) -> InitProducerIdResponse {
     let nothing = |error: ResponseError| {
         InitProducerIdResponse::default()
             .with_error_code(error.code())

@@ -27,7 +27,11 @@ pub(super) async fn handle(ctx: &RequestContext<'_>, request: JoinGroupRequest) 
         client_id: ctx.client_id().to_owned(),
         client_host: format!("/{}", ctx.peer.ip().to_canonical()),
         session_timeout_ms: request.session_timeout_ms,
-        rebalance_timeout_ms: if version == 0 { request.session_timeout_ms } else { request.rebalance_timeout_ms },
+        rebalance_timeout_ms: if version == 0 {
+            request.session_timeout_ms
+        } else {
+            request.rebalance_timeout_ms
+        },
         protocol_type: request.protocol_type.to_string(),
         // A copy: what came is a view of the whole request, and the coordinator keeps this.
         protocols: protocols

@@ -26,7 +26,11 @@ pub(super) async fn handle(
     let is_known = |kind: &i8| {
         matches!(
             *kind,
-            TOPIC_RESOURCE | BROKER_RESOURCE | BROKER_LOGGER_RESOURCE | CLIENT_METRICS_RESOURCE | GROUP_RESOURCE
+            TOPIC_RESOURCE
+                | BROKER_RESOURCE
+                | BROKER_LOGGER_RESOURCE
+                | CLIENT_METRICS_RESOURCE
+                | GROUP_RESOURCE
         )
     };
     if !types.iter().all(is_known) {

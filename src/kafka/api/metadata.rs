@@ -21,7 +21,8 @@ use crate::model::{PartitionIndex, TopicName, TopicPartition, Uuid};
 
 pub(super) async fn handle(ctx: &RequestContext<'_>, request: MetadataRequest) -> MetadataResponse {
     let version = ctx.version();
-    let operations = if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { NO_OPERATIONS };
+    let operations =
+        if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { NO_OPERATIONS };
     let may_create = version < 4 || request.allow_auto_topic_creation;
     let wants_all = match &request.topics {
         None => true,
@@ -116,7 +117,8 @@ fn topic_of(ctx: &RequestContext<'_>, topic: &TopicImage, operations: i32) -> Me
 
 /// Only versions from 12 on can leave the name out.
 fn failed(name: Option<WireTopicName>, id: Uuid, error: ResponseError) -> MetadataResponseTopic {
-    let is_internal = name.as_ref().and_then(|name| TopicName::new(name).ok()).is_some_and(|name| name.is_internal());
+    let is_internal =
+        name.as_ref().and_then(|name| TopicName::new(name).ok()).is_some_and(|name| name.is_internal());
     MetadataResponseTopic::default()
         .with_error_code(error.code())
         .with_name(name)

@@ -63,10 +63,10 @@ pub(super) async fn handle(ctx: &RequestContext<'_>, request: OffsetCommitReques
         let mut results = reply.into_iter().flat_map(|topic| topic.partitions);
         for partition in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
             if partition.error_code == ASKED {
-                partition.error_code = results.next().map_or(
-                    ResponseError::CoordinatorNotAvailable.code(),
-                    |result| error_code::group_code(result.error),
-                );
+                partition.error_code =
+                    results.next().map_or(ResponseError::CoordinatorNotAvailable.code(), |result| {
+                        error_code::group_code(result.error)
+                    });
             }
         }
     }

@@ -9,7 +9,9 @@ use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
     OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
-use kafka_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse, TopicName as WireTopicName};
+use kafka_protocol::messages::{
+    GroupId, OffsetFetchRequest, OffsetFetchResponse, TopicName as WireTopicName,
+};
 
 use super::{RequestContext, text};
 use crate::kafka::error_code;
@@ -30,17 +32,17 @@ type Topics<P> = Vec<(WireTopicName, Vec<P>)>;
 pub(super) async fn handle(ctx: &RequestContext<'_>, request: OffsetFetchRequest) -> OffsetFetchResponse {
     let require_stable = request.require_stable;
     if ctx.version() < BATCHED_VERSION {
-        let topics: Option<Topics<PartitionIndex>> = request.topics.map(|topics| {
-            topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect()
-        });
+        let topics: Option<Topics<PartitionIndex>> = request
+            .topics
+            .map(|topics| topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect());
         let fetch = Fetch { group_id: request.group_id, member: None, topics, require_stable };
         return single(ctx, fetch).await;
     }
     let mut groups = Vec::with_capacity(request.groups.len());
     for group in request.groups {
-        let topics: Option<Topics<PartitionIndex>> = group.topics.map(|topics| {
-            topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect()
-        });
+        let topics: Option<Topics<PartitionIndex>> = group
+            .topics
+            .map(|topics| topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect());
         let member = group.member_id.map(|id| (id.to_string(), group.member_epoch));
         let fetch = Fetch { group_id: group.group_id.clone(), member, topics, require_stable };
         let (error, topics) = fetch.ask(ctx).await;
@@ -73,7 +75,8 @@ async fn single(ctx: &RequestContext<'_>, fetch: Fetch) -> OffsetFetchResponse {
     if let (Some(error), Some(asked)) = (error, asked) {
         let failed = |partition| FetchedOffset { error: Some(error), ..nothing(partition) };
         let asked = asked.into_iter();
-        topics = asked.map(|(name, partitions)| (name, partitions.into_iter().map(failed).collect())).collect();
+        topics =
+            asked.map(|(name, partitions)| (name, partitions.into_iter().map(failed).collect())).collect();
     }
     let topics = topics.into_iter().map(|(name, partitions)| {
         let partitions = partitions.into_iter().map(|fetched| {

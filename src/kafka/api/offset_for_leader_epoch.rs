@@ -3,7 +3,9 @@
 //! 3: replica id | 4: flexible. Consumers ask it after a fetch that tells them of another leader epoch.
 
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
+use kafka_protocol::messages::offset_for_leader_epoch_response::{
+    EpochEndOffset, OffsetForLeaderTopicResult,
+};
 use kafka_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 
 use super::RequestContext;
@@ -39,15 +41,13 @@ pub(super) async fn handle(
                 None => response.with_error_code(ResponseError::UnknownTopicOrPartition.code()),
             });
         }
-        topics.push(OffsetForLeaderTopicResult::default().with_topic(topic.topic).with_partitions(partitions));
+        topics
+            .push(OffsetForLeaderTopicResult::default().with_topic(topic.topic).with_partitions(partitions));
     }
     drop(image);
-    let mut ends = if queries.is_empty() {
-        Vec::new()
-    } else {
-        ctx.broker().offset_for_leader_epoch(queries).await
-    }
-    .into_iter();
+    let mut ends =
+        if queries.is_empty() { Vec::new() } else { ctx.broker().offset_for_leader_epoch(queries).await }
+            .into_iter();
     for partition in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
         if partition.error_code != ASKED {
             continue;

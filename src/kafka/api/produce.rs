@@ -104,7 +104,11 @@ pub(super) fn check(row: &ApiRow, version: i16, body: BytesMut) -> Result<(), Ma
 }
 
 /// Sorts out what can be handed to the broker.
-fn plan(ctx: &RequestContext<'_>, request: Request, acks_are_valid: bool) -> (Response, Vec<PartitionProduce>) {
+fn plan(
+    ctx: &RequestContext<'_>,
+    request: Request,
+    acks_are_valid: bool,
+) -> (Response, Vec<PartitionProduce>) {
     let image = ctx.broker().image();
     let mut planned = Vec::new();
     let mut topics = Vec::with_capacity(request.topics.len());

@@ -19,7 +19,12 @@ fn wanted(topic: TopicRef, partition: i32) -> Wanted {
     Wanted { topic, partition, offset: 0, max_bytes: 1 << 20, current_leader_epoch: -1 }
 }
 
-fn answer(error: i16, offsets: (i64, i64, i64), aborted: &[(i64, i64)], chunks: &[Vec<u8>]) -> PartitionAnswer {
+fn answer(
+    error: i16,
+    offsets: (i64, i64, i64),
+    aborted: &[(i64, i64)],
+    chunks: &[Vec<u8>],
+) -> PartitionAnswer {
     let chunks: Vec<Bytes> = chunks.iter().cloned().map(Bytes::from).collect();
     PartitionAnswer {
         error,

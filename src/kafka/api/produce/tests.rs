@@ -105,7 +105,10 @@ fn the_crates_decoder_reads_every_reply_alike() {
                         ResponsePartition { index: 3, result: Produced::Asked },
                         ResponsePartition {
                             index: 9,
-                            result: Produced::Refused(ResponseError::UnknownTopicOrPartition, "no such".to_owned()),
+                            result: Produced::Refused(
+                                ResponseError::UnknownTopicOrPartition,
+                                "no such".to_owned(),
+                            ),
                         },
                         ResponsePartition { index: 4, result: Produced::Asked },
                     ],
