@@ -93,9 +93,7 @@ impl Case {
     }
 }
 
-#[test]
-#[ignore = "measures"]
-fn costs() {
+fn main() {
     let mut seed = 7;
     let mut cases = Vec::new();
     for record_bytes in [100, KIB] {

@@ -1,6 +1,9 @@
 //! Consumer groups with every stock client: partitions are shared out, a killed member's partitions are taken over,
 //! and committed offsets outlive members and servers.
 
+// A test that drives other processes waits with plain threads and the system's clock.
+#![allow(clippy::disallowed_methods)]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,8 @@
 //! kcat, the client that operators have at hand: files in and out byte for byte, metadata, offsets by time, groups.
 
+// A test that drives other processes waits with plain threads and the system's clock.
+#![allow(clippy::disallowed_methods)]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

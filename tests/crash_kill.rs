@@ -2,6 +2,9 @@
 //! the server comes back on the same port. What was acknowledged is there at the end: exactly once for an idempotent
 //! producer, at least once for a plain one.
 
+// A test that drives other processes waits with plain threads and the system's clock.
+#![allow(clippy::disallowed_methods)]
+
 mod support;
 
 use std::collections::HashMap;

@@ -413,7 +413,7 @@ fn an_arrow_upward_or_sideways_is_found() {
         ),
         ("src/kafka/api/fetch.rs", "use crate::resp::frame;", "kafka must not import resp"),
         ("src/kafka/api/fetch.rs", "use crate::storage::Log;", "kafka must not import storage"),
-        ("src/kafka/connection.rs", "use crate::runtime::tcp;", "kafka must not import runtime"),
+        ("src/kafka/connection.rs", "use crate::shard::Shard;", "kafka must not import shard"),
         ("src/coordinator/group.rs", "use crate::storage::Log;", "coordinator must not import storage"),
         ("src/coordinator/group.rs", "use crate::runtime::timer;", "coordinator must not import runtime"),
         ("src/record/batch.rs", "use crate::config::Config;", "record must not import config"),
