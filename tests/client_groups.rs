@@ -1,6 +1,8 @@
 //! Consumer groups with every stock client: partitions are shared out, a killed member's partitions are taken over,
 //! and committed offsets outlive members and servers.
 
+#![allow(clippy::disallowed_methods, reason = "the tests wait for other processes, in real time")]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,7 @@
 //! kcat, the client that operators have at hand: files in and out byte for byte, metadata, offsets by time, groups.
 
+#![allow(clippy::disallowed_methods, reason = "the tests wait for other processes, in real time")]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,6 +2,8 @@
 //! the server comes back on the same port. What was acknowledged is there at the end: exactly once for an idempotent
 //! producer, at least once for a plain one.
 
+#![allow(clippy::disallowed_methods, reason = "the tests wait for other processes, in real time")]
+
 mod support;
 
 use std::collections::HashMap;

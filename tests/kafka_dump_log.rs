@@ -169,7 +169,12 @@ fn check_indexes(topic: &str, indexes: &[PathBuf]) {
     let sane: Vec<String> = dump(indexes, &["--index-sanity-check"]);
     for index in indexes {
         let passed = format!("{} passed sanity check.", index.display());
-        assert!(sane.contains(&passed), "{topic}: {sane:?}");
+        let size = fs::metadata(index).expect("an index").len();
+        assert!(
+            sane.contains(&passed),
+            "{topic}: {} of {size} bytes is not sane: {sane:#?}",
+            index.display()
+        );
     }
     let mut entries = 0;
     for line in dump(indexes, &[]) {
@@ -180,7 +185,8 @@ fn check_indexes(topic: &str, indexes: &[PathBuf]) {
     assert!(entries > indexes.len(), "{topic}: {entries} entries in {} indexes", indexes.len());
 }
 
-/// `file PATH size=..`, then `batch base_offset=.. last_offset=.. count=.. position=.. size=.. codec=.. crc=.. valid=..`, then its records.
+/// `file PATH size=..`, then for each batch
+/// `batch base_offset=.. last_offset=.. count=.. position=.. size=.. codec=.. crc=.. valid=..` and its records.
 fn logstreams_dump(log: &Path) -> Vec<Batch> {
     let mut command = support::server::logstreams();
     command.arg("dump").arg("--records").arg(log);

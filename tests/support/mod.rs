@@ -7,6 +7,7 @@
 //! - `LOGSTREAMS_BIN` names another server binary than the one that cargo just built.
 
 #![allow(dead_code, unused_macros, reason = "each test binary uses its own part of this")]
+#![allow(clippy::disallowed_methods, reason = "the tests wait for other processes, in real time")]
 
 pub mod clients;
 pub mod modes;
