@@ -1,7 +1,7 @@
 //! What reading, checking and building record batches costs, in GB/s of batch bytes (and of plain bytes for codecs)
 //! and nanoseconds per record, on one thread.
 //!
-//! Run by `cargo test --release --bench record_batch -- --ignored --nocapture`. Every line is the median of rounds
+//! Run by `cargo bench --bench record_batch`. Every line is the median of rounds
 //! that are interleaved, with the slowest and fastest beside it. The batches stay in cache, as they do behind a
 //! socket.
 

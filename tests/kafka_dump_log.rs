@@ -169,7 +169,12 @@ fn check_indexes(topic: &str, indexes: &[PathBuf]) {
     let sane: Vec<String> = dump(indexes, &["--index-sanity-check"]);
     for index in indexes {
         let passed = format!("{} passed sanity check.", index.display());
-        assert!(sane.contains(&passed), "{topic}: {sane:?}");
+        let size = fs::metadata(index).expect("an index").len();
+        assert!(
+            sane.contains(&passed),
+            "{topic}: {} of {size} bytes is not sane: {sane:#?}",
+            index.display()
+        );
     }
     let mut entries = 0;
     for line in dump(indexes, &[]) {
@@ -180,7 +185,8 @@ fn check_indexes(topic: &str, indexes: &[PathBuf]) {
     assert!(entries > indexes.len(), "{topic}: {entries} entries in {} indexes", indexes.len());
 }
 
-/// `batch base_offset=.. last_offset=.. count=.. position=.. size=.. codec=.. crc=.. valid=..`, then its records.
+/// `file PATH size=..`, then for each batch
+/// `batch base_offset=.. last_offset=.. count=.. position=.. size=.. codec=.. crc=.. valid=..` and its records.
 fn logstreams_dump(log: &Path) -> Vec<Batch> {
     let mut command = support::server::logstreams();
     command.arg("dump").arg("--records").arg(log);
@@ -190,6 +196,7 @@ fn logstreams_dump(log: &Path) -> Vec<Batch> {
         let (kind, rest) = line.split_once(' ').unwrap_or((&line, ""));
         let fields: BTreeMap<&str, &str> = rest.split(' ').filter_map(|pair| pair.split_once('=')).collect();
         match kind {
+            "file" => assert!(line.contains(log.to_str().expect("a plain path")), "{line}"),
             "batch" => {
                 let names =
                     ["base_offset", "last_offset", "count", "position", "size", "codec", "crc", "valid"];
@@ -205,8 +212,10 @@ fn logstreams_dump(log: &Path) -> Vec<Batch> {
             }
             _ => panic!("logstreams dump says {line:?}"),
         }
-        let last = batches.last().expect("a batch comes first");
-        assert!(next_offset <= Some(last.last_offset + 1), "more records than the batch {last:?} has");
+        let last_offset = batches.last().map(|batch| batch.last_offset + 1);
+        assert!(next_offset <= last_offset, "more records than the batch before has: {line}");
     }
+    let last_offset = batches.last().map(|batch| batch.last_offset + 1);
+    assert_eq!(next_offset, last_offset, "{}: the last batch lacks records", log.display());
     batches
 }
