@@ -12,3 +12,17 @@ pub mod record;
 pub mod runtime;
 // Floor 2: one partition's log on disk.
 pub mod storage;
+// Floor 3: neighbours that do not import each other.
+pub mod coordinator;
+pub mod metadata;
+pub mod partition;
+// Floor 4: all that one core owns.
+pub mod shard;
+// Floor 5: protocol-free verbs.
+pub mod broker;
+// Floor 6: fronts, strangers to each other.
+pub mod kafka;
+// Floor 7: the server around them.
+pub mod server;
+// Floor 8: tools on files.
+pub mod dump;

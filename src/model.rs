@@ -2,6 +2,7 @@
 //!
 //! Plain values without I/O. `position` is always a byte in a file, `offset` always a record's number.
 
+pub mod group;
 mod topic_name;
 
 use std::fmt;

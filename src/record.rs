@@ -36,7 +36,7 @@ pub use header::{
 };
 pub use legacy::legacy_magic;
 pub use stream::{DECOMPRESSED_BYTES_MAX, RECORD_BYTES_MAX};
-pub use transcode::{renumber, transcode};
+pub use transcode::{Retained, emptied, retain_records, transcode};
 pub use validate::{
     InvalidBatch, Stamp, ValidBatch, ValidationLimits, only_batch, validate, validate_header_and_crc,
     validate_records,

@@ -69,11 +69,14 @@ impl BatchBuilder {
         }
     }
 
-    /// A batch that carries on `header`'s offsets, leader epoch, producer, flags and max timestamp, but none of its
-    /// records. The base timestamp is kept, so that deltas stay small.
+    /// A batch that carries on `header`'s offsets, leader epoch, producer and flags, but none of its records.
+    ///
+    /// The base timestamp stays (it may be the delete horizon); the max timestamp stays where the server stamped it
+    /// and else follows the records to come.
     pub(super) fn like(header: &BatchHeader, compression: Compression) -> Self {
-        let builder = BatchBuilder::over(compression, BatchHeader { record_count: 0, ..*header });
-        BatchBuilder { keeps_base_timestamp: true, ..builder }
+        let max_timestamp = header.log_append_time().unwrap_or(NO_TIMESTAMP);
+        let header = BatchHeader { record_count: 0, max_timestamp, ..*header };
+        BatchBuilder { keeps_base_timestamp: true, ..BatchBuilder::over(compression, header) }
     }
 
     /// Sets the producer's id, epoch and the sequence of the first record.
@@ -254,4 +257,43 @@ fn write_nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
 /// `length` is at most `RECORDS_BYTES_MAX`, so it is written as it is.
 fn write_length(out: &mut Vec<u8>, length: usize) {
     varint::write_i64(out, i64::try_from(length).unwrap_or(i64::MAX));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Headers, check_crc};
+
+    #[test]
+    fn a_batch_without_records_is_a_bare_header() {
+        for codec in Compression::ALL {
+            let batch = BatchBuilder::new(codec).with_producer(1, 2, 3).finish();
+            let header = BatchHeader::parse(&batch).unwrap();
+            assert_eq!(batch.len(), BATCH_HEADER_BYTES);
+            assert_eq!((header.record_count, header.compression()), (0, Ok(Compression::None)));
+            check_crc(&batch, &header).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_record_that_does_not_fit_leaves_the_batch_as_it_was() {
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.append_at(5, 10, None, Some(b"value"), Headers::NONE).unwrap();
+        let before = builder.clone().finish();
+        for offset_delta in [0, 5, i32::MAX] {
+            assert_eq!(builder.append_at(offset_delta, 99, None, None, Headers::NONE), Err(BatchFull));
+        }
+        assert_eq!(builder.finish(), before);
+    }
+
+    #[test]
+    fn lengths_are_counted_as_they_are_written() {
+        for shift in 0..63 {
+            for value in [0, 1 << shift, -(1 << shift), (1 << shift) - 1, i64::MIN, i64::MAX] {
+                let mut out = Vec::new();
+                varint::write_i64(&mut out, value);
+                assert_eq!(varint_bytes(value), out.len(), "{value}");
+            }
+        }
+    }
 }

@@ -16,20 +16,16 @@
 
 mod lz4;
 mod snappy;
+mod zstd;
 
 use std::fmt;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 
 use super::error::BatchError;
 use super::header::CODEC_MASK;
 
 /// Level for gzip, as in Kafka (`compression.gzip.level` -1, which zlib takes for 6).
 const GZIP_LEVEL: u32 = 6;
-/// Level for zstd, as in Kafka.
-const ZSTD_LEVEL: i32 = 3;
-/// Largest window of a zstd frame, as a power of two: what zstd's own streaming decoder allows by default.
-const ZSTD_WINDOW_LOG_MAX: u32 = 27;
-
 /// The codec of a batch's records, by the number in its attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Compression {
@@ -108,7 +104,7 @@ enum Inner<'a> {
     Gzip(Box<flate2::bufread::MultiGzDecoder<&'a [u8]>>),
     Snappy(snappy::Reader<'a>),
     Lz4(Box<lz4_flex::frame::FrameDecoder<&'a [u8]>>),
-    Zstd(Box<zstd::stream::read::Decoder<'static, BufReader<&'a [u8]>>>),
+    Zstd(zstd::Reader<'a>),
 }
 
 impl<'a> Decompressor<'a> {
@@ -123,7 +119,7 @@ impl<'a> Decompressor<'a> {
             Compression::Snappy => snappy::Reader::new(compressed).map(Inner::Snappy),
             Compression::Lz4 => lz4::first_frame(compressed)
                 .map(|frame| Inner::Lz4(Box::new(lz4_flex::frame::FrameDecoder::new(frame)))),
-            Compression::Zstd => zstd_decoder(compressed).map(|decoder| Inner::Zstd(Box::new(decoder))),
+            Compression::Zstd => zstd::Reader::new(compressed).map(Inner::Zstd),
         };
         inner
             .map(Decompressor)
@@ -143,34 +139,66 @@ impl Read for Decompressor<'_> {
     }
 }
 
-fn zstd_decoder(compressed: &[u8]) -> io::Result<zstd::stream::read::Decoder<'static, BufReader<&[u8]>>> {
-    let mut decoder = zstd::stream::read::Decoder::new(compressed)?;
-    decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
-    Ok(decoder)
+/// Writes what a codec reads, with the levels and frames that Kafka writes, as it comes.
+pub(super) struct Compressor<W: Write>(Outer<W>);
+
+enum Outer<W: Write> {
+    Plain(W),
+    Gzip(flate2::write::GzEncoder<W>),
+    Snappy(Box<snappy::Writer<W>>),
+    Lz4(Box<lz4_flex::frame::FrameEncoder<W>>),
+    Zstd(zstd::Writer<W>),
 }
 
-/// Appends the compressed form of `bytes` to `out`, with the levels and frames that Kafka writes.
+impl<W: Write> Compressor<W> {
+    /// Begins a stream into `out`. Who knows how many plain bytes will come spares the readers memory (zstd).
+    pub(super) fn new(codec: Compression, out: W, plain_bytes: Option<usize>) -> io::Result<Self> {
+        Ok(Compressor(match codec {
+            Compression::None => Outer::Plain(out),
+            Compression::Gzip => {
+                Outer::Gzip(flate2::write::GzEncoder::new(out, flate2::Compression::new(GZIP_LEVEL)))
+            }
+            Compression::Snappy => Outer::Snappy(Box::new(snappy::Writer::new(out)?)),
+            Compression::Lz4 => Outer::Lz4(Box::new(lz4::writer(out))),
+            Compression::Zstd => Outer::Zstd(zstd::writer(out, plain_bytes)?),
+        }))
+    }
+
+    /// Ends the stream; without this call it is cut.
+    pub(super) fn finish(self) -> io::Result<()> {
+        match self.0 {
+            Outer::Plain(_) => Ok(()),
+            Outer::Gzip(writer) => writer.finish().map(drop),
+            Outer::Snappy(writer) => writer.finish(),
+            Outer::Lz4(writer) => writer.finish().map(drop).map_err(io::Error::other),
+            Outer::Zstd(writer) => writer.finish().map(drop),
+        }
+    }
+}
+
+impl<W: Write> Write for Compressor<W> {
+    fn write(&mut self, plain: &[u8]) -> io::Result<usize> {
+        match &mut self.0 {
+            Outer::Plain(writer) => writer.write(plain),
+            Outer::Gzip(writer) => writer.write(plain),
+            Outer::Snappy(writer) => writer.write(plain),
+            Outer::Lz4(writer) => writer.write(plain),
+            Outer::Zstd(writer) => writer.write(plain),
+        }
+    }
+
+    /// Does nothing: streams are made for `finish`, and a flush in between only makes them longer.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Appends the compressed form of `bytes` to `out`.
 ///
 /// # Errors
 /// Only what the codec's library says of itself (out of memory); `out` is then of no use.
 pub fn compress(codec: Compression, bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-    match codec {
-        Compression::None => {
-            out.extend_from_slice(bytes);
-            Ok(())
-        }
-        Compression::Gzip => {
-            let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::new(GZIP_LEVEL));
-            encoder.write_all(bytes)?;
-            encoder.finish().map(drop)
-        }
-        Compression::Snappy => snappy::compress(bytes, out),
-        Compression::Lz4 => lz4::compress(bytes, out),
-        Compression::Zstd => {
-            let mut encoder = zstd::stream::write::Encoder::new(out, ZSTD_LEVEL)?;
-            encoder.set_pledged_src_size(Some(bytes.len() as u64))?;
-            encoder.write_all(bytes)?;
-            encoder.finish().map(drop)
-        }
-    }
+    let mut compressor = Compressor::new(codec, out, Some(bytes.len()))?;
+    compressor.write_all(bytes)?;
+    compressor.finish()
 }

@@ -108,3 +108,50 @@ fn parse_record(record: &RecordView<'_>) -> Result<ControlRecord, BatchError> {
     }
     Ok(ControlRecord { control_type, coordinator_epoch: i32::from_be_bytes([e1, e2, e3, e4]) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Header;
+
+    #[test]
+    fn what_ends_a_transaction_is_read_back() {
+        for commits in [true, false] {
+            let batch = end_transaction_batch(77, 4, commits, 12, 1000);
+            let control_type = if commits { ControlType::Commit } else { ControlType::Abort };
+            assert_eq!(
+                parse_control_batch(&batch),
+                Ok(ControlRecord { control_type, coordinator_epoch: 12 })
+            );
+            let header = BatchHeader::parse(&batch).unwrap();
+            assert!(header.is_control() && header.is_transactional());
+            assert_eq!(
+                (header.producer_id, header.producer_epoch, header.base_sequence),
+                (77, 4, NO_SEQUENCE)
+            );
+        }
+    }
+
+    #[test]
+    fn control_records_of_other_makers_are_read_or_named() {
+        let parse = |key: &[u8], value: &[u8]| {
+            let mut builder = BatchBuilder::new(Compression::None).control();
+            builder.append(0, Some(key), Some(value), [Header { key: b"h", value: None }]).unwrap();
+            parse_control_batch(&builder.finish())
+        };
+        let found = |control_type, coordinator_epoch| Ok(ControlRecord { control_type, coordinator_epoch });
+        assert_eq!(parse(&[0, 5, 0, 1, 9], &[0, 1, 0, 0, 0, 2, 9]), found(ControlType::Commit, 2));
+        assert_eq!(parse(&[0, 0, 0, 2], b""), found(ControlType::Other(2), 0));
+        for (key, value) in [
+            (b"".as_slice(), b"".as_slice()),
+            (&[0, 0, 0], &[0; 6]),
+            (&[0xff, 0, 0, 1], &[0; 6]),
+            (&[0, 0, 0, 1], &[0; 5]),
+            (&[0, 0, 0, 1], &[0xff, 0, 0, 0, 0, 0]),
+        ] {
+            assert!(matches!(parse(key, value), Err(BatchError::ControlRecord { .. })), "{key:?} {value:?}");
+        }
+        assert!(parse_control_batch(&BatchBuilder::new(Compression::None).finish()).is_err());
+        assert!(parse_control_batch(&BatchBuilder::new(Compression::None).control().finish()).is_err());
+    }
+}

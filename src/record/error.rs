@@ -70,11 +70,11 @@ pub enum BatchError {
         /// What the decompressor says.
         reason: String,
     },
-    /// The batch decompresses to more than `DECOMPRESSED_BYTES_MAX`.
-    #[error("the batch decompresses to more than {limit_bytes} bytes")]
+    /// The batch decompresses to more than `DECOMPRESSED_BYTES_MAX`, or rewritten takes more than its limit.
+    #[error("the batch becomes larger than {limit_bytes} bytes")]
     TooLarge {
         /// The bound.
-        limit_bytes: u64,
+        limit_bytes: usize,
     },
     /// A record's bytes do not follow the format.
     #[error("record {index} is malformed: {problem}")]

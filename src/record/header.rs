@@ -320,3 +320,45 @@ fn field<const POSITION: usize, const BYTES: usize>(header: &[u8; BATCH_HEADER_B
 fn put<const BYTES: usize>(header: &mut [u8; BATCH_HEADER_BYTES], position: usize, bytes: [u8; BYTES]) {
     header[position..position + BYTES].copy_from_slice(&bytes);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_wrap_to_zero_behind_the_largest() {
+        assert_eq!(increment_sequence(5, 3), 8);
+        assert_eq!(increment_sequence(i32::MAX - 1, 1), i32::MAX);
+        assert_eq!(increment_sequence(i32::MAX, 1), 0);
+        assert_eq!(increment_sequence(i32::MAX - 2, 10), 7);
+        assert_eq!(increment_sequence(i32::MAX, i32::MAX), i32::MAX - 1);
+    }
+
+    #[test]
+    fn a_header_is_written_as_it_is_read() {
+        let header = BatchHeader {
+            base_offset: 0x0102_0304_0506_0708,
+            batch_length: 1000,
+            leader_epoch: 9,
+            magic: MAGIC_V2,
+            crc: 0xdead_beef,
+            attributes: CONTROL_BIT | TRANSACTIONAL_BIT | DELETE_HORIZON_BIT | 4,
+            last_offset_delta: 11,
+            base_timestamp: -12,
+            max_timestamp: 13,
+            producer_id: 14,
+            producer_epoch: 15,
+            base_sequence: i32::MAX,
+            record_count: 12,
+        };
+        let mut bytes = [0; BATCH_HEADER_BYTES];
+        header.write(&mut bytes);
+        assert_eq!(BatchHeader::parse(&bytes), Ok(header));
+        assert_eq!(bytes[..8], [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!((bytes[16], &bytes[17..21]), (2, [0xde, 0xad, 0xbe, 0xef].as_slice()));
+        assert_eq!((header.size_bytes(), header.next_offset()), (1012, 0x0102_0304_0506_0714));
+        assert!(header.is_control() && header.is_transactional() && header.has_producer_id());
+        assert_eq!((header.compression(), header.delete_horizon_ms()), (Ok(Compression::Zstd), Some(-12)));
+        assert_eq!((header.timestamp_type(), header.last_sequence()), (TimestampType::CreateTime, 10));
+    }
+}

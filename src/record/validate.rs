@@ -27,9 +27,9 @@ pub struct ValidationLimits {
     pub max_message_bytes: usize,
     /// Who stamps the records: `message.timestamp.type`.
     pub timestamp_type: TimestampType,
-    /// How far a record's timestamp may lie in the past: `message.timestamp.before.max.ms`.
+    /// How far a record's timestamp may lie in the past: `message.timestamp.before.max.ms`; `i64::MAX` is no bound.
     pub timestamp_before_max_ms: i64,
-    /// How far a record's timestamp may lie in the future: `message.timestamp.after.max.ms`.
+    /// How far a record's timestamp may lie in the future: `message.timestamp.after.max.ms`; `i64::MAX` is no bound.
     pub timestamp_after_max_ms: i64,
     /// The server's clock.
     pub now_ms: i64,
@@ -74,8 +74,9 @@ pub enum InvalidBatch {
         /// The codec bits.
         id: u8,
     },
-    /// Compressed rubbish, or more than `DECOMPRESSED_BYTES_MAX` of it. CORRUPT_MESSAGE (Kafka:
-    /// UNKNOWN_SERVER_ERROR, likewise).
+    /// Compressed rubbish, or more than `DECOMPRESSED_BYTES_MAX` of it. INVALID_RECORD. (Kafka: UNKNOWN_SERVER_ERROR,
+    /// likewise. Both end the producer's attempts; CORRUPT_MESSAGE would have it send the same bytes for two minutes,
+    /// and the CRC says that they are what it meant to send.)
     #[error("the compressed records cannot be read: {0}")]
     Decompression(#[source] BatchError),
     /// A producer's base offset is not 0. INVALID_RECORD.
@@ -110,8 +111,9 @@ pub enum InvalidBatch {
     /// A record does not follow the format, or bytes follow the last one. INVALID_RECORD.
     #[error("{0}")]
     MalformedRecord(#[source] BatchError),
-    /// The records are not numbered 0, 1, 2, ... INVALID_RECORD (Kafka does not look, and renumbers compressed
-    /// ones; see `transcode::renumber`).
+    /// The records are not numbered 0, 1, 2, ... INVALID_RECORD. (Kafka does not look at plain records and stores the
+    /// wrong numbers; on compressed ones it means to write the batch anew, which 4.3 fails at with
+    /// UNKNOWN_SERVER_ERROR.)
     #[error("record {index} has offset delta {offset_delta}")]
     OffsetDelta {
         /// The record's place in the batch.
@@ -363,14 +365,16 @@ struct RecordCheck<'a> {
 
 impl<'a> RecordCheck<'a> {
     fn new(limits: &'a ValidationLimits) -> Self {
-        let (earliest, latest) = match limits.timestamp_type {
-            TimestampType::CreateTime => (
-                limits.now_ms.saturating_sub(limits.timestamp_before_max_ms),
-                limits.now_ms.saturating_add(limits.timestamp_after_max_ms),
-            ),
-            // The server's time takes the place of whatever the records say.
-            TimestampType::LogAppendTime => (i64::MIN, i64::MAX),
-        };
+        let (mut earliest, mut latest) = (i64::MIN, i64::MAX);
+        // Where the server stamps, its time takes the place of whatever the records say.
+        if limits.timestamp_type == TimestampType::CreateTime {
+            if limits.timestamp_before_max_ms < i64::MAX {
+                earliest = limits.now_ms.saturating_sub(limits.timestamp_before_max_ms);
+            }
+            if limits.timestamp_after_max_ms < i64::MAX {
+                latest = limits.now_ms.saturating_add(limits.timestamp_after_max_ms);
+            }
+        }
         RecordCheck { limits, earliest, latest, max_timestamp: NO_TIMESTAMP }
     }
 

@@ -1,6 +1,7 @@
-//! Waiting within one shard: a one-shot answer and a repeatable wake-up. Neither ever crosses a thread.
+//! Waiting within one shard: a one-shot answer, a repeatable wake-up, a queue for turns. None ever crosses a thread.
 
 use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
@@ -103,11 +104,78 @@ impl Event {
     }
 }
 
+/// Gives turns in the order in which tickets were drawn. Drawing does not wait, so whoever draws first is first even if
+/// it must do something slow before its turn comes.
+#[derive(Default)]
+pub struct TurnQueue(Rc<RefCell<Turns>>);
+
+#[derive(Default)]
+struct Turns {
+    next_ticket: u64,
+    now_serving: u64,
+    /// Tickets that were dropped before their turn.
+    given_up: BTreeSet<u64>,
+    waiting: BTreeMap<u64, Waker>,
+}
+
+/// A place in the queue; while its turn lasts, nobody else's does. Dropping it passes the turn on.
+pub struct Ticket {
+    number: u64,
+    turns: Rc<RefCell<Turns>>,
+}
+
+impl TurnQueue {
+    /// A queue with nobody in it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the next place.
+    pub fn draw(&self) -> Ticket {
+        let mut turns = self.0.borrow_mut();
+        let number = turns.next_ticket;
+        turns.next_ticket += 1;
+        Ticket { number, turns: self.0.clone() }
+    }
+}
+
+impl Ticket {
+    /// Resolves when it is this ticket's turn.
+    pub fn turn(&self) -> impl Future<Output = ()> + '_ {
+        poll_fn(|cx| {
+            let mut turns = self.turns.borrow_mut();
+            if turns.now_serving == self.number {
+                return Poll::Ready(());
+            }
+            turns.waiting.insert(self.number, cx.waker().clone());
+            Poll::Pending
+        })
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let turns = &mut *self.turns.borrow_mut();
+        turns.waiting.remove(&self.number);
+        if turns.now_serving != self.number {
+            turns.given_up.insert(self.number);
+            return;
+        }
+        turns.now_serving += 1;
+        while turns.given_up.remove(&turns.now_serving) {
+            turns.now_serving += 1;
+        }
+        if let Some(waker) = turns.waiting.remove(&turns.now_serving) {
+            waker.wake();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::rc::Rc;
 
-    use super::{Event, oneshot};
+    use super::{Event, TurnQueue, oneshot};
     use crate::runtime::{block_on, spawn};
 
     #[test]
@@ -139,6 +207,23 @@ mod tests {
             for task in waiting {
                 task.await;
             }
+        });
+    }
+
+    #[test]
+    fn turns_come_in_the_order_of_tickets_and_skip_those_given_up() {
+        block_on(async {
+            let queue = TurnQueue::new();
+            let (first, second, third) = (queue.draw(), queue.draw(), queue.draw());
+            let waiting = spawn(async move {
+                third.turn().await;
+                3
+            });
+            crate::runtime::yield_now().await;
+            drop(second);
+            first.turn().await;
+            drop(first);
+            assert_eq!(waiting.await, 3);
         });
     }
 }

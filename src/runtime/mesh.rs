@@ -2,9 +2,14 @@
 //!
 //! Sending to a full queue waits, which is the back-pressure between shards. Only `shard::request` values cross.
 
+use std::time::Duration;
+
 use glommio::channels::shared_channel::{
     self, ConnectedReceiver, ConnectedSender, SharedReceiver, SharedSender,
 };
+
+/// How often a shard looks whether the others have joined, while it joins.
+const CONNECT_LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Messages that one ordered pair of shards may have under way.
 pub const MESH_QUEUE_COUNT: usize = 1024;
@@ -51,6 +56,12 @@ pub fn mesh<T: Send>(shards: usize) -> Vec<MeshEnds<T>> {
 impl<T: Send + 'static> MeshEnds<T> {
     /// Connects with the other shards; resolves when each of them has joined too.
     pub async fn join(self) -> (Mesh<T>, Vec<MeshReceiver<T>>) {
+        // A peer that connects later does not wake an executor that sleeps: look again until all have met.
+        let _looking = glommio::spawn_local(async {
+            loop {
+                glommio::timer::sleep(CONNECT_LOOK_INTERVAL).await;
+            }
+        });
         // Every connect waits for its peer, so all of them run at once or two shards would wait for each other.
         let senders: Vec<_> =
             self.senders.into_iter().map(|end| end.map(|end| glommio::spawn_local(end.connect()))).collect();
@@ -120,5 +131,57 @@ impl<T: Send + 'static> MeshReceiver<T> {
     /// The next message; `None` when the sending shard has stopped.
     pub async fn recv(&self) -> Option<T> {
         self.receiver.recv().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::mesh;
+    use crate::runtime::executor::{ExecutorOptions, start};
+
+    #[test]
+    fn every_shard_hears_every_other_in_order() {
+        const SHARDS: usize = 3;
+        const MESSAGES: u64 = 5_000; // more than a queue holds
+        let executors: Vec<_> = mesh::<(usize, u64)>(SHARDS)
+            .into_iter()
+            .enumerate()
+            .map(|(shard, ends)| {
+                let options = ExecutorOptions {
+                    name: format!("mesh-{shard}"),
+                    cpu: None,
+                    spin: Duration::ZERO,
+                    blocking_threads: 2,
+                };
+                start(options, move || async move {
+                    let (mesh, receivers) = ends.join().await;
+                    let receiving: Vec<_> = receivers
+                        .into_iter()
+                        .map(|receiver| {
+                            crate::runtime::spawn(async move {
+                                for expected in 0..MESSAGES {
+                                    assert_eq!(receiver.recv().await, Some((receiver.from, expected)));
+                                }
+                            })
+                        })
+                        .collect();
+                    for number in 0..MESSAGES {
+                        for to in (0..SHARDS).filter(|to| *to != shard) {
+                            assert!(mesh.send(to, (shard, number)).await.is_ok());
+                        }
+                    }
+                    for task in receiving {
+                        task.await;
+                    }
+                    assert!(mesh.send(shard, (shard, 0)).await.is_err(), "a shard does not send to itself");
+                })
+                .unwrap()
+            })
+            .collect();
+        for executor in executors {
+            executor.join().unwrap();
+        }
     }
 }

@@ -66,11 +66,23 @@ pub fn raise_open_files_limit() -> u64 {
     limit.current.unwrap_or(u64::MAX)
 }
 
-/// Bytes free on the file system of `path`.
+/// The room of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// All of it.
+    pub total_bytes: u64,
+    /// What this process may still use.
+    pub free_bytes: u64,
+}
+
+/// The room of the file system that holds `path`. Blocks.
 ///
 /// # Errors
 /// The kernel's, if the path cannot be looked at.
-pub fn free_disk_bytes(path: &std::path::Path) -> io::Result<u64> {
+pub fn disk_space(path: &std::path::Path) -> io::Result<DiskSpace> {
     let stat = rustix::fs::statvfs(path)?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    Ok(DiskSpace {
+        total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+        free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+    })
 }

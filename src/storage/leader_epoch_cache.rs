@@ -42,6 +42,12 @@ impl LeaderEpochCache {
         self.entries.borrow().last().map_or(0, |entry| entry.epoch)
     }
 
+    /// The epoch that `offset` was written in, if it is known.
+    pub(super) fn at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        let entries = self.entries.borrow();
+        entries.iter().rev().find(|entry| entry.start_offset <= offset).map(|entry| entry.epoch)
+    }
+
     /// Notes that `epoch` begins at `start_offset`, if it is new.
     pub(super) fn assign(&self, epoch: LeaderEpoch, start_offset: Offset) {
         if assign(&mut self.entries.borrow_mut(), epoch, start_offset) {

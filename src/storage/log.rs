@@ -263,6 +263,11 @@ impl Log {
         self.0.epochs.latest()
     }
 
+    /// The epoch that the batch at `offset` carries, if it is known.
+    pub fn leader_epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        self.0.epochs.at(offset)
+    }
+
     /// Where `epoch` ended, and the epoch that this is the end of: the largest one known that is not above it.
     /// (-1, -1) when that is not known.
     pub fn end_offset_for_leader_epoch(&self, epoch: LeaderEpoch) -> (LeaderEpoch, Offset) {

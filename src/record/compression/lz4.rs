@@ -58,11 +58,9 @@ pub(super) fn first_frame(compressed: &[u8]) -> io::Result<&[u8]> {
 }
 
 /// Writes one frame as Kafka does: 64 KiB independent blocks, no checksums (the batch has its own).
-pub(super) fn compress(bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+pub(super) fn writer<W: Write>(out: W) -> FrameEncoder<W> {
     let info = FrameInfo::new().block_size(BlockSize::Max64KB).block_mode(BlockMode::Independent);
-    let mut encoder = FrameEncoder::with_frame_info(info, out);
-    encoder.write_all(bytes)?;
-    encoder.finish().map(drop).map_err(io::Error::other)
+    FrameEncoder::with_frame_info(info, out)
 }
 
 fn take_u32(rest: &mut &[u8]) -> io::Result<u32> {

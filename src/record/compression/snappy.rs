@@ -11,7 +11,7 @@
 //! most, so a size beyond 22 times the block is a lie and is refused before memory is taken.
 //! Source: snappy-java `SnappyInputStream`, `SnappyCodec`; snappy's format_description.txt.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 
 use crate::base::units::KIB;
 
@@ -91,20 +91,52 @@ impl Read for Reader<'_> {
     }
 }
 
-/// Writes a xerial stream.
-pub(super) fn compress(bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-    out.extend_from_slice(&XERIAL_MAGIC);
-    out.extend_from_slice(&XERIAL_VERSION.to_be_bytes());
-    out.extend_from_slice(&XERIAL_VERSION.to_be_bytes());
-    let mut encoder = snap::raw::Encoder::new();
-    let mut block = vec![0; snap::raw::max_compress_len(XERIAL_BLOCK_BYTES.min(bytes.len()))];
-    for plain in bytes.chunks(XERIAL_BLOCK_BYTES) {
-        let size = encoder.compress(plain, &mut block).map_err(io::Error::other)?;
-        let size_field = i32::try_from(size).map_err(io::Error::other)?;
-        out.extend_from_slice(&size_field.to_be_bytes());
-        out.extend_from_slice(&block[..size]);
+/// Writes a xerial stream, block by block.
+pub(super) struct Writer<W> {
+    out: W,
+    encoder: snap::raw::Encoder,
+    plain: Vec<u8>,
+    compressed: Vec<u8>,
+}
+
+impl<W: Write> Writer<W> {
+    pub(super) fn new(mut out: W) -> io::Result<Self> {
+        out.write_all(&XERIAL_MAGIC)?;
+        out.write_all(&XERIAL_VERSION.to_be_bytes())?;
+        out.write_all(&XERIAL_VERSION.to_be_bytes())?;
+        Ok(Writer { out, encoder: snap::raw::Encoder::new(), plain: Vec::new(), compressed: Vec::new() })
     }
-    Ok(())
+
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        if self.plain.is_empty() { Ok(()) } else { self.write_block() }
+    }
+
+    fn write_block(&mut self) -> io::Result<()> {
+        let room = snap::raw::max_compress_len(self.plain.len());
+        if self.compressed.len() < room {
+            self.compressed.resize(room, 0);
+        }
+        let size = self.encoder.compress(&self.plain, &mut self.compressed).map_err(io::Error::other)?;
+        self.plain.clear();
+        let block = self.compressed.get(..size).unwrap_or_default();
+        self.out.write_all(&i32::try_from(size).map_err(io::Error::other)?.to_be_bytes())?;
+        self.out.write_all(block)
+    }
+}
+
+impl<W: Write> Write for Writer<W> {
+    fn write(&mut self, plain: &[u8]) -> io::Result<usize> {
+        if self.plain.len() == XERIAL_BLOCK_BYTES {
+            self.write_block()?;
+        }
+        let count = plain.len().min(XERIAL_BLOCK_BYTES - self.plain.len());
+        self.plain.extend_from_slice(&plain[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn skip_header(rest: &mut &[u8]) -> io::Result<()> {

@@ -1,3 +1,5 @@
+//! The log on a real directory: append, read, roll, reopen, retention, flush.
+
 use std::ops::ControlFlow;
 use std::path::Path;
 

@@ -1,3 +1,5 @@
+//! Kafka's rules for sequences, epochs and transactions of one partition's producers.
+
 use super::*;
 
 fn header(producer_epoch: i16, base_sequence: i32, count: i32, base_offset: i64) -> BatchHeader {

@@ -1,3 +1,87 @@
 //! loadgen: drives any Kafka-protocol broker with a measured load.
+//!
+//! # What latency means
+//!
+//! **Open loop** (`--rate`): every message has an intended send time that is fixed before the run begins, evenly spaced.
+//! Its latency is from that time to the acknowledgement, also when it left late because the broker was slow, requests in
+//! flight were at their limit, or this process was not scheduled. So a stall of the broker counts for every message that
+//! was due during it, and nothing is left out (no coordinated omission). A message belongs to the measured window by its
+//! intended time; one that has no answer when the run gives up counts with the time it has waited.
+//! **Closed loop** (no `--rate`): as fast as requests in flight allow; latency is from the actual send, for a measure of
+//! queueing at that depth, not of what users of a steady load would see.
+//! **Service time**, reported beside it, is per request from the last actual send. Where it is far below the latency,
+//! messages waited for their turn.
+//! **End to end** (`both`, or `consume --verify`): from the intended send time, which travels in the payload, to the
+//! reading of the fetch reply that brought the message.
+//!
+//! # Modules, in reading order
+//!
+//! `cli` the options; `setup` from options to clients; `run` the main thread; `crew` the worker threads; `worker` their
+//! loop; `produce` and `consume` the clients; `leader_links` and `link` their connections; below them bytes, time and numbers.
 
-fn main() {}
+mod batch;
+mod batch_view;
+mod cli;
+mod clock;
+mod cluster;
+mod compression;
+mod consume;
+mod control;
+mod crc32c;
+mod crew;
+mod leader_links;
+mod link;
+mod payload;
+mod process;
+mod produce;
+mod produce_frame;
+mod report;
+mod run;
+mod schedule;
+mod setup;
+mod stats;
+mod timeline;
+mod verify;
+mod wire;
+mod worker;
+
+use std::fs;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+use crate::cli::Cli;
+
+/// The exit code of a run whose verification failed.
+const EXIT_NOT_CLEAN: u8 = 2;
+
+fn main() -> ExitCode {
+    match try_main() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("loadgen: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_main() -> Result<ExitCode> {
+    let cli = Cli::parse();
+    let report = run::run(&cli.command)?;
+    let json_path = cli.command.common().json.as_deref();
+    if json_path == Some("-") {
+        eprint!("{}", report.to_text()?);
+    } else {
+        print!("{}", report.to_text()?);
+    }
+    if let Some(path) = json_path {
+        let json = serde_json::to_string_pretty(&report)? + "\n";
+        match path {
+            "-" => print!("{json}"),
+            path => fs::write(path, json).with_context(|| format!("writing {path}"))?,
+        }
+    }
+    let is_clean = report.verify.is_none_or(|verify| verify.is_clean());
+    Ok(if is_clean { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_CLEAN) })
+}

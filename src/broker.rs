@@ -1,0 +1,143 @@
+//! Protocol-free verbs: what a front asks of the logs, whichever protocol it speaks.
+//!
+//! One [`Broker`] lives on each shard. It knows the [`ClusterImage`], splits a request by owning shard, sends the parts,
+//! gathers the answers in the order asked, and never blocks. Fronts see topics, offsets and bytes here, never files.
+
+mod configs;
+mod error;
+mod fetch;
+mod groups;
+mod offsets;
+mod produce;
+mod router;
+mod topics;
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+pub use configs::{AlterOp, ConfigAlteration, ConfigResource, DescribedResource};
+pub use error::BrokerError;
+pub use fetch::{FetchPartition, FetchRequest, FetchedPartition};
+pub use offsets::{LogDirPartition, OffsetQuery};
+pub use produce::{Acks, PartitionProduce, PartitionProduced, ProduceRequest, Producing};
+pub use topics::CreatedTopic;
+
+pub use crate::metadata::{ClusterImage, PartitionImage, TopicImage};
+pub use crate::partition::{EpochEnd, IsolationLevel, ListedOffset, OffsetSpec, ProducerDescription};
+pub use crate::shard::{NewPartitions, NewTopic};
+
+use crate::config::Config;
+use crate::model::{LeaderEpoch, ProducerId, ShardId, TopicPartition};
+use crate::shard::Shard;
+
+/// The share of a connection's work that must belong to one other shard before it moves there.
+const HAND_OVER_SHARE_PERCENT: u64 = 90;
+
+/// A node as clients see it: the server itself, or with shard listeners each of its shards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// The node's id.
+    pub id: i32,
+    /// The host that clients shall dial.
+    pub host: String,
+    /// The port that clients shall dial.
+    pub port: u16,
+}
+
+/// How clients reach and know this server.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The id of the cluster, 22 characters of base64.
+    pub cluster_id: String,
+    /// The Kafka ports: one, or with shard listeners one for each shard.
+    pub kafka_ports: Vec<u16>,
+}
+
+/// One shard's view of the whole server.
+pub struct Broker {
+    shard: Rc<Shard>,
+    identity: Identity,
+    /// Producer ids that this shard may still give out: the next one and how many.
+    producer_ids: Cell<(ProducerId, i64)>,
+}
+
+impl Broker {
+    /// The broker of one shard.
+    pub fn new(shard: Rc<Shard>, identity: Identity) -> Self {
+        Broker { shard, identity, producer_ids: Cell::new((0, 0)) }
+    }
+
+    /// The topics as this shard knows them.
+    pub fn image(&self) -> Arc<ClusterImage> {
+        self.shard.image()
+    }
+
+    /// The configuration in force, dynamic changes included.
+    pub fn config(&self) -> Arc<Config> {
+        self.shard.config()
+    }
+
+    /// The id of the cluster, 22 characters of base64.
+    pub fn cluster_id(&self) -> &str {
+        &self.identity.cluster_id
+    }
+
+    /// The shard that this broker lives on.
+    pub fn shard_id(&self) -> ShardId {
+        self.shard.id()
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.shard.shards()
+    }
+
+    /// The nodes, for a client that dialled `dialled` (the advertised host is that unless configured).
+    pub fn nodes(&self, dialled: SocketAddr) -> Vec<Node> {
+        let config = self.config();
+        let host = config.advertised_host.clone().unwrap_or_else(|| dialled.ip().to_canonical().to_string());
+        let shard_listeners = self.identity.kafka_ports.len() > 1;
+        self.identity
+            .kafka_ports
+            .iter()
+            .enumerate()
+            .map(|(shard, port)| Node {
+                id: self.node_id(shard),
+                host: host.clone(),
+                port: config.advertised_port.filter(|_| !shard_listeners).unwrap_or(*port),
+            })
+            .collect()
+    }
+
+    /// The id of the node that leads the partitions (and coordinates the groups) of a shard.
+    pub fn node_id(&self, shard: ShardId) -> i32 {
+        let offset = if self.identity.kafka_ports.len() > 1 { shard } else { 0 };
+        self.config().node_id.saturating_add(i32::try_from(offset).unwrap_or(0))
+    }
+
+    /// The leader epoch of a partition as Metadata tells it: its own where this shard owns it, else not known (-1),
+    /// which clients take as "do not check".
+    pub fn leader_epoch(&self, topic_partition: &TopicPartition) -> LeaderEpoch {
+        self.shard.partition(topic_partition).map_or(-1, |partition| partition.leader_epoch())
+    }
+
+    /// If nearly all of a connection's work belongs to one other shard, that shard: the connection should move there.
+    pub fn better_home(&self, work_by_shard: &[u64]) -> Option<ShardId> {
+        let total: u64 = work_by_shard.iter().sum();
+        let (busiest, work) = work_by_shard.iter().enumerate().max_by_key(|(_, work)| **work)?;
+        let moves = busiest != self.shard.id() && work * 100 >= total * HAND_OVER_SHARE_PERCENT;
+        moves.then_some(busiest)
+    }
+
+    /// Resolves when the server begins to stop: waiting requests are then answered and connections closed.
+    pub async fn stopping(&self) {
+        self.shard.stopping().await;
+    }
+
+    /// Whether the server has begun to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.shard.is_stopping()
+    }
+}

@@ -1,0 +1,234 @@
+//! Fetch: one read for each partition, grouped by shard, with a wait in the middle when there is too little.
+//!
+//! Nothing polls: a fetch that found too little is parked with the partitions' owners and woken by the append that
+//! brings enough, or by its deadline.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Broker, BrokerError};
+use crate::base::clock;
+use crate::model::{LeaderEpoch, Offset, ProducerId, ShardId, TopicPartition};
+use crate::partition::{IsolationLevel, PartitionRead, ReadSpec};
+use crate::runtime::local::Event;
+use crate::runtime::{spawn, timeout};
+use crate::shard::{ShardReply, ShardRequest};
+
+/// A read of several partitions.
+#[derive(Debug, Clone)]
+pub struct FetchRequest {
+    /// How long to wait for `min_bytes`.
+    pub max_wait_ms: i32,
+    /// How many bytes make an answer worth sending.
+    pub min_bytes: i32,
+    /// Most bytes in the whole answer (the first batch comes whole even if it is larger).
+    pub max_bytes: i32,
+    /// How far the reader may see.
+    pub isolation: IsolationLevel,
+    /// One entry for each partition; the answer has the same order.
+    pub partitions: Vec<FetchPartition>,
+}
+
+/// A read of one partition.
+#[derive(Debug, Clone)]
+pub struct FetchPartition {
+    /// What to read.
+    pub topic_partition: TopicPartition,
+    /// From where on.
+    pub offset: Offset,
+    /// Most bytes from this partition.
+    pub max_bytes: i32,
+    /// The leader epoch that the client believes in, or -1.
+    pub current_leader_epoch: LeaderEpoch,
+}
+
+/// What one partition gave.
+#[derive(Debug, Clone)]
+pub struct FetchedPartition {
+    /// Why it gave nothing, if something is wrong.
+    pub error: Option<BrokerError>,
+    /// The first offset that is not yet visible, or -1.
+    pub high_watermark: Offset,
+    /// The first offset of an open transaction, or the high watermark.
+    pub last_stable_offset: Offset,
+    /// The first offset that there is, or -1.
+    pub log_start_offset: Offset,
+    /// Aborted transactions among the batches, for read_committed: producer and first offset.
+    pub aborted_transactions: Vec<(ProducerId, Offset)>,
+    /// Whole record batches, as they lie on disk.
+    pub chunks: Vec<Bytes>,
+    /// The bytes in `chunks`.
+    pub size_bytes: usize,
+}
+
+impl FetchedPartition {
+    fn refused(error: BrokerError) -> Self {
+        FetchedPartition {
+            error: Some(error),
+            high_watermark: -1,
+            last_stable_offset: -1,
+            log_start_offset: -1,
+            aborted_transactions: Vec::new(),
+            chunks: Vec::new(),
+            size_bytes: 0,
+        }
+    }
+
+    fn read(read: PartitionRead) -> Self {
+        FetchedPartition {
+            error: None,
+            high_watermark: read.high_watermark,
+            last_stable_offset: read.last_stable_offset,
+            log_start_offset: read.log_start_offset,
+            aborted_transactions: read.aborted_transactions,
+            chunks: read.chunks,
+            size_bytes: read.size_bytes,
+        }
+    }
+
+    fn visible_end(&self, isolation: IsolationLevel) -> Offset {
+        match isolation {
+            IsolationLevel::ReadUncommitted => self.high_watermark,
+            IsolationLevel::ReadCommitted => self.last_stable_offset,
+        }
+    }
+}
+
+impl Broker {
+    /// Reads; waits up to `max_wait_ms` for `min_bytes`. One answer for each partition, in the order of the request.
+    pub async fn fetch(&self, request: FetchRequest) -> Vec<FetchedPartition> {
+        let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
+        let min_bytes = i64::from(request.min_bytes.min(request.max_bytes));
+        let started = clock::monotonic();
+        loop {
+            let fetched = self.read_once(&request).await;
+            let found_bytes: i64 = fetched.iter().map(|partition| partition.size_bytes as i64).sum();
+            let left = max_wait.saturating_sub(started.elapsed());
+            let enough =
+                found_bytes >= min_bytes || fetched.iter().any(|partition| partition.error.is_some());
+            if enough || left.is_zero() || request.partitions.is_empty() || self.is_stopping() {
+                return fetched;
+            }
+            self.wait_for_more(&request, &fetched, min_bytes - found_bytes, left).await;
+        }
+    }
+
+    async fn read_once(&self, request: &FetchRequest) -> Vec<FetchedPartition> {
+        let max_bytes = usize::try_from(request.max_bytes).unwrap_or(0).min(self.config().fetch_max_bytes);
+        let reads = request
+            .partitions
+            .iter()
+            .map(|partition| {
+                let spec = ReadSpec {
+                    offset: partition.offset,
+                    max_bytes: usize::try_from(partition.max_bytes).unwrap_or(0),
+                    // Whichever partition has something first may overstep the limits, so that no reader gets stuck.
+                    at_least_one: true,
+                    isolation: request.isolation,
+                    current_leader_epoch: partition.current_leader_epoch,
+                };
+                (partition.topic_partition.clone(), spec)
+            })
+            .collect();
+        let answers = self
+            .ask_owners(
+                reads,
+                |reads| ShardRequest::Read { reads, max_bytes },
+                |reply| match reply {
+                    ShardReply::Read(answers) => Some(answers),
+                    _ => None,
+                },
+            )
+            .await;
+        let mut fetched: Vec<FetchedPartition> = answers
+            .into_iter()
+            .map(|answer| answer.map_or_else(FetchedPartition::refused, FetchedPartition::read))
+            .collect();
+        keep_within(&mut fetched, max_bytes);
+        fetched
+    }
+
+    /// Resolves when one of the owners has more than was found, or when the time is up.
+    async fn wait_for_more(
+        &self,
+        request: &FetchRequest,
+        fetched: &[FetchedPartition],
+        missing_bytes: i64,
+        left: Duration,
+    ) {
+        let mut positions: Vec<Vec<(TopicPartition, Offset)>> = vec![Vec::new(); self.shards()];
+        for (partition, found) in request.partitions.iter().zip(fetched) {
+            if let Ok(owner) = self.owner(&partition.topic_partition) {
+                let seen = partition.offset.max(found.visible_end(request.isolation));
+                positions[owner].push((partition.topic_partition.clone(), seen));
+            }
+        }
+        let waiting_on: Vec<ShardId> =
+            (0..self.shards()).filter(|shard| !positions[*shard].is_empty()).collect();
+        // Several owners do not know of each other's bytes: any of them wakes us, and we read again.
+        let missing_bytes = if waiting_on.len() == 1 { missing_bytes } else { 1 };
+        let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
+        let id = self.shard.wait_id();
+        let wait = |positions| ShardRequest::Wait {
+            id,
+            positions,
+            isolation: request.isolation,
+            missing_bytes,
+            timeout_ms,
+        };
+        if let [only] = waiting_on[..]
+            && only == self.shard.id()
+        {
+            self.shard.call(only, wait(std::mem::take(&mut positions[only]))).await;
+            return;
+        }
+        let woken = std::rc::Rc::new(Event::new());
+        let wake = woken.wait();
+        let mut cancel = CancelWaits { broker: self, id, shards: Vec::new(), waits: Vec::new() };
+        for shard in waiting_on {
+            let asked = self.shard.dispatch(shard, wait(std::mem::take(&mut positions[shard]))).await;
+            let woken = woken.clone();
+            cancel.shards.push(shard);
+            cancel.waits.push(spawn(async move {
+                asked.answer().await;
+                woken.notify();
+            }));
+        }
+        timeout(left, wake).await;
+    }
+}
+
+/// Tells the owners that nobody waits any more, however the wait has ended.
+struct CancelWaits<'a> {
+    broker: &'a Broker,
+    id: u64,
+    shards: Vec<ShardId>,
+    waits: Vec<crate::runtime::executor::Task<()>>,
+}
+
+impl Drop for CancelWaits<'_> {
+    fn drop(&mut self) {
+        self.waits.clear(); // cancels the tasks
+        let (shard, id) = (self.broker.shard.clone(), self.id);
+        for owner in self.shards.drain(..).filter(|owner| *owner != shard.id()) {
+            let shard = shard.clone();
+            crate::runtime::spawn_detached(async move {
+                shard.call(owner, ShardRequest::CancelWait { id }).await;
+            });
+        }
+    }
+}
+
+/// Several shards may each have found as much as the whole answer may hold: what comes later in the request goes.
+fn keep_within(fetched: &mut [FetchedPartition], max_bytes: usize) {
+    let mut total_bytes = 0usize;
+    for partition in fetched {
+        if total_bytes > 0 && total_bytes + partition.size_bytes > max_bytes {
+            partition.chunks.clear();
+            partition.size_bytes = 0;
+            partition.aborted_transactions.clear();
+        }
+        total_bytes += partition.size_bytes;
+    }
+}

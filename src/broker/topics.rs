@@ -1,0 +1,125 @@
+//! Creating and deleting topics. Shard 0 makes every change; the verbs resolve when every shard knows it.
+
+use std::sync::Arc;
+
+use super::{Broker, BrokerError, NewPartitions, NewTopic, TopicImage};
+use crate::model::{CONSUMER_OFFSETS_TOPIC, TopicName, Uuid};
+use crate::shard::{ControllerError, ControllerReply, ControllerRequest, ShardReply, ShardRequest};
+
+/// A topic that was made (or would have been, with `validate_only`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreatedTopic {
+    /// The topic.
+    pub topic: Arc<TopicImage>,
+}
+
+impl Broker {
+    /// Makes topics; one answer for each, in order. With `validate_only` everything is checked and nothing made.
+    pub async fn create_topics(
+        &self,
+        topics: Vec<NewTopic>,
+        validate_only: bool,
+    ) -> Vec<Result<CreatedTopic, BrokerError>> {
+        let count = topics.len();
+        match self.control(ControllerRequest::CreateTopics { topics, validate_only }).await {
+            Some(ControllerReply::Created(answers)) => answers
+                .into_iter()
+                .map(|answer| answer.map(|topic| CreatedTopic { topic }).map_err(BrokerError::from))
+                .collect(),
+            _ => unavailable(count),
+        }
+    }
+
+    /// Makes a topic because a client asked for its metadata, where `auto.create.topics.enable` allows it.
+    /// The offsets topic is made with its own settings.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition` where automatic creation is off; `InvalidTopic` for an illegal name.
+    pub async fn auto_create_topic(&self, name: &str) -> Result<Arc<TopicImage>, BrokerError> {
+        let legal = TopicName::new(name).map_err(|illegal| BrokerError::InvalidTopic(illegal.to_string()))?;
+        let config = self.config();
+        let is_offsets = name == CONSUMER_OFFSETS_TOPIC;
+        if (legal.is_internal() && !is_offsets) || !config.auto_create_topics_enable {
+            return Err(BrokerError::UnknownTopicOrPartition);
+        }
+        self.ensure_topic(name, if is_offsets { config.offsets_topic_num_partitions } else { -1 }).await
+    }
+
+    /// The topic, made if it is missing.
+    pub(super) async fn ensure_topic(
+        &self,
+        name: &str,
+        partition_count: i32,
+    ) -> Result<Arc<TopicImage>, BrokerError> {
+        let topic = NewTopic {
+            name: name.to_owned(),
+            partition_count,
+            replication_factor: -1,
+            assignment: Vec::new(),
+            configs: Vec::new(),
+        };
+        let made = self.create_topics(vec![topic], false).await.pop();
+        match made.unwrap_or(Err(BrokerError::ShardUnavailable)) {
+            Ok(created) => Ok(created.topic),
+            Err(BrokerError::TopicAlreadyExists(_)) => {
+                self.image().topic(name).cloned().ok_or(BrokerError::UnknownTopicOrPartition)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes topics; one answer for each, in order.
+    pub async fn delete_topics(&self, names: Vec<TopicName>) -> Vec<Result<Uuid, BrokerError>> {
+        let count = names.len();
+        match self.control(ControllerRequest::DeleteTopics(names)).await {
+            Some(ControllerReply::Deleted(answers)) => {
+                answers.into_iter().map(|answer| answer.map_err(BrokerError::from)).collect()
+            }
+            _ => unavailable(count),
+        }
+    }
+
+    /// Adds partitions; one answer for each topic, in order.
+    pub async fn create_partitions(
+        &self,
+        requests: Vec<NewPartitions>,
+        validate_only: bool,
+    ) -> Vec<Result<(), BrokerError>> {
+        let count = requests.len();
+        match self.control(ControllerRequest::CreatePartitions { topics: requests, validate_only }).await {
+            Some(ControllerReply::Changed(answers)) => {
+                answers.into_iter().map(|answer| answer.map_err(BrokerError::from)).collect()
+            }
+            _ => unavailable(count),
+        }
+    }
+
+    /// Asks shard 0 for a change.
+    pub(super) async fn control(&self, request: ControllerRequest) -> Option<ControllerReply> {
+        match self.shard.call(0, ShardRequest::Control(request)).await {
+            ShardReply::Controlled(reply) => Some(reply),
+            _ => None,
+        }
+    }
+}
+
+fn unavailable<T>(count: usize) -> Vec<Result<T, BrokerError>> {
+    (0..count).map(|_| Err(BrokerError::ShardUnavailable)).collect()
+}
+
+impl From<ControllerError> for BrokerError {
+    fn from(error: ControllerError) -> Self {
+        match error {
+            ControllerError::UnknownTopic => BrokerError::UnknownTopicOrPartition,
+            ControllerError::InvalidTopic(text) => BrokerError::InvalidTopic(text),
+            ControllerError::TopicExists(text) => BrokerError::TopicAlreadyExists(text),
+            ControllerError::InvalidPartitions(text) => BrokerError::InvalidPartitions(text),
+            ControllerError::InvalidReplicationFactor(text) => BrokerError::InvalidReplicationFactor(text),
+            ControllerError::InvalidAssignment(text) => BrokerError::InvalidReplicaAssignment(text),
+            ControllerError::InvalidConfig(text) => BrokerError::InvalidConfig(text),
+            ControllerError::InvalidRequest(text) => BrokerError::InvalidRequest(text),
+            ControllerError::PolicyViolation(text) => BrokerError::PolicyViolation(text),
+            ControllerError::Storage(text) => BrokerError::Storage(text),
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! What happens when records have reached the log, or have not.
+//!
+//! Invariant: state that a crash must not take back (offsets, assignments handed out, deletions) changes here and
+//! nowhere else.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::model::ProducerId;
+use crate::model::group::{
+    ByTopic, GroupError, GroupReply, GroupRequest, GroupState, OffsetCommitReply, OffsetFetch,
+    PartitionResult, ReplyToken,
+};
+
+use super::offsets::OffsetKey;
+use super::schema::OffsetValue;
+use super::turn::{Output, Turn};
+use super::{Effects, GroupCoordinator};
+
+/// Names one append of records between its start and its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AppendId(pub(super) u64);
+
+/// An append under way.
+#[derive(Debug)]
+pub(super) struct Append {
+    pub(super) after: Vec<AfterAppend>,
+    /// Set when its end is reported before that of an earlier one.
+    pub(super) outcome: Option<Result<(), GroupError>>,
+}
+
+/// One thing that waits for an append.
+#[derive(Debug)]
+pub(super) enum AfterAppend {
+    /// A group's record.
+    GroupStored { group_id: Arc<str>, value: Bytes, then: AfterGroupStored },
+    /// Offsets, to be committed or, for a producer, held until its transaction ends.
+    OffsetsStored {
+        group_id: Arc<str>,
+        producer_id: Option<ProducerId>,
+        offsets: Vec<(OffsetKey, OffsetValue)>,
+        token: ReplyToken,
+        reply: OffsetCommitReply,
+    },
+    /// Tombstones of offsets, and of the group's record if `is_group`.
+    Forgotten {
+        group_id: Arc<str>,
+        offsets: Vec<OffsetKey>,
+        is_group: bool,
+        reply: Option<(ReplyToken, GroupReply)>,
+    },
+    /// A fetch that wants to see what was being stored when it came.
+    Fetch { token: ReplyToken, fetch: OffsetFetch },
+}
+
+/// What the record of a group was written for.
+#[derive(Debug)]
+pub(super) enum AfterGroupStored {
+    /// The group became empty; nobody waits.
+    Nothing,
+    /// The leader's assignments for a generation.
+    Assign { generation_id: i32, assignments: HashMap<String, Bytes> },
+    /// A static member came back in a stable group and waits to hear so.
+    WelcomeStaticMember { member_id: Arc<str>, token: ReplyToken, welcome: StaticWelcome },
+}
+
+/// What a returned static member is told.
+#[derive(Debug)]
+pub(super) struct StaticWelcome {
+    pub(super) generation_id: i32,
+    /// The leader before the takeover, told to clients that cannot be told to skip the assignment (KIP-345).
+    pub(super) leader_before: String,
+    pub(super) supports_skipping_assignment: bool,
+}
+
+impl AfterAppend {
+    /// The group on whose behalf records are appended.
+    pub(super) fn group_id(&self) -> Option<&Arc<str>> {
+        match self {
+            AfterAppend::GroupStored { group_id, .. } => Some(group_id),
+            AfterAppend::OffsetsStored { group_id, .. } => Some(group_id),
+            AfterAppend::Forgotten { group_id, .. } => Some(group_id),
+            AfterAppend::Fetch { .. } => None,
+        }
+    }
+}
+
+impl GroupCoordinator {
+    /// The records of `append` are in the log: what waited for them becomes so, once all earlier appends have ended
+    /// too. An id that is not (or no longer) known changes nothing.
+    pub fn appended(&mut self, append: AppendId, now_ms: i64) -> Effects {
+        self.end_append(append, Ok(()), now_ms)
+    }
+
+    /// The records of `append` could not be written: nothing that waited for them becomes so, and who waited is told
+    /// `error` (CoordinatorNotAvailable makes clients try again). The records must not appear in the log later.
+    pub fn append_failed(&mut self, append: AppendId, error: GroupError, now_ms: i64) -> Effects {
+        self.end_append(append, Err(error), now_ms)
+    }
+
+    fn end_append(&mut self, append: AppendId, outcome: Result<(), GroupError>, now_ms: i64) -> Effects {
+        if let Some(ended) = self.appends.get_mut(&append) {
+            ended.outcome = Some(outcome);
+        }
+        let mut output = Output::default();
+        while let Some(first) = self.appends.first_entry()
+            && let Some(outcome) = first.get().outcome
+        {
+            for after in first.remove().after {
+                let group_id = self.end_append_of(&after);
+                match outcome {
+                    Ok(()) => self.finish_append(after, now_ms, &mut output),
+                    Err(error) => self.fail_append(after, error, now_ms, &mut output),
+                }
+                self.forget_if_unused(group_id.as_deref().unwrap_or_default());
+            }
+        }
+        self.finish(output)
+    }
+
+    /// Notes that the group, which is given back, has one append less under way.
+    fn end_append_of(&mut self, after: &AfterAppend) -> Option<Arc<str>> {
+        let group_id = after.group_id()?;
+        let group = self.groups.get_mut(group_id)?;
+        group.appends_under_way = group.appends_under_way.saturating_sub(1);
+        Some(group.id.clone())
+    }
+
+    fn finish_append(&mut self, after: AfterAppend, now_ms: i64, output: &mut Output) {
+        match after {
+            AfterAppend::GroupStored { group_id, value, then } => {
+                if let Some(group) = self.groups.get_mut(&group_id) {
+                    group.stored = Some(value);
+                }
+                self.turn(&group_id, output, now_ms, |turn| turn.group_stored(then));
+            }
+            AfterAppend::OffsetsStored { group_id, producer_id, offsets, token, reply } => {
+                self.store_offsets(&group_id, producer_id, offsets, now_ms);
+                output.reply(token, GroupReply::OffsetCommit(reply));
+            }
+            AfterAppend::Forgotten { group_id, offsets, is_group, reply } => {
+                self.forget(&group_id, &offsets, is_group);
+                output.replies.extend(reply);
+            }
+            AfterAppend::Fetch { token, fetch } => {
+                output.reply(token, GroupReply::OffsetFetch(self.fetched(&fetch)));
+            }
+        }
+    }
+
+    fn fail_append(&mut self, after: AfterAppend, error: GroupError, now_ms: i64, output: &mut Output) {
+        match after {
+            AfterAppend::GroupStored { group_id, then, .. } => {
+                self.turn(&group_id, output, now_ms, |turn| turn.group_not_stored(then, error));
+            }
+            AfterAppend::OffsetsStored { group_id, producer_id, offsets, token, reply } => {
+                self.drop_offsets(&group_id, producer_id, &offsets);
+                output.reply(token, refused(GroupReply::OffsetCommit(reply), error));
+            }
+            AfterAppend::Forgotten { reply, .. } => {
+                output.replies.extend(reply.map(|(token, reply)| (token, refused(reply, error))));
+            }
+            AfterAppend::Fetch { token, fetch } => {
+                output.reply(token, GroupReply::OffsetFetch(self.fetched(&fetch)));
+            }
+        }
+    }
+
+    /// Answers what waits for an append that nobody will report any more.
+    pub(super) fn drop_append(&mut self, after: AfterAppend, error: GroupError, output: &mut Output) {
+        match after {
+            // Whoever waits for a group's record waits as a member, too, and is answered as such.
+            AfterAppend::GroupStored { .. } => {}
+            AfterAppend::OffsetsStored { token, reply, .. } => {
+                output.reply(token, refused(GroupReply::OffsetCommit(reply), error));
+            }
+            AfterAppend::Forgotten { reply, .. } => {
+                output.replies.extend(reply.map(|(token, reply)| (token, refused(reply, error))));
+            }
+            AfterAppend::Fetch { token, fetch } => {
+                output.reply(token, GroupRequest::OffsetFetch(fetch).refused(error));
+            }
+        }
+    }
+
+    fn drop_offsets(
+        &mut self,
+        group_id: &str,
+        producer_id: Option<ProducerId>,
+        offsets: &[(OffsetKey, OffsetValue)],
+    ) {
+        let (Some(producer_id), Some(group)) = (producer_id, self.groups.get_mut(group_id)) else { return };
+        for (key, _) in offsets {
+            group.offsets.cancel_undecided(producer_id, key);
+        }
+        group.offsets.drop_decided();
+        if !group.offsets.holds_for(producer_id)
+            && let Some(group_ids) = self.transactions.get_mut(&producer_id)
+        {
+            group_ids.remove(group_id);
+            if group_ids.is_empty() {
+                self.transactions.remove(&producer_id);
+            }
+        }
+    }
+}
+
+impl Turn<'_> {
+    fn group_stored(&mut self, then: AfterGroupStored) {
+        match then {
+            AfterGroupStored::Nothing => {}
+            AfterGroupStored::Assign { generation_id, assignments } => {
+                self.assign(generation_id, &assignments)
+            }
+            AfterGroupStored::WelcomeStaticMember { member_id, token, welcome } => {
+                if self.awaits_welcome(&member_id, token, welcome.generation_id) {
+                    self.welcome_static_member(&member_id, token, &welcome);
+                }
+            }
+        }
+    }
+
+    fn group_not_stored(&mut self, then: AfterGroupStored, error: GroupError) {
+        match then {
+            AfterGroupStored::Nothing => {}
+            AfterGroupStored::Assign { generation_id, .. } => {
+                self.assignment_not_stored(generation_id, error)
+            }
+            AfterGroupStored::WelcomeStaticMember { member_id, token, welcome } => {
+                if self.awaits_welcome(&member_id, token, welcome.generation_id) {
+                    self.output.refuse_member(&mut self.group.classic, &member_id, "", error);
+                    self.extend_session(&member_id);
+                }
+            }
+        }
+    }
+
+    /// Whether the static member still waits for its welcome; a rebalance that began meanwhile answers it instead.
+    fn awaits_welcome(&self, member_id: &str, token: ReplyToken, generation_id: i32) -> bool {
+        let classic = &self.group.classic;
+        classic.is_in(GroupState::Stable)
+            && classic.generation_id == generation_id
+            && classic.member(member_id).is_some_and(|member| member.awaiting_join() == Some(token))
+    }
+
+    fn welcome_static_member(&mut self, member_id: &Arc<str>, token: ReplyToken, welcome: &StaticWelcome) {
+        self.classic().take_join(member_id);
+        self.extend_session(member_id);
+        let is_leader = self.classic().is_leader(member_id);
+        let mut joined = self.joined(member_id, is_leader && welcome.supports_skipping_assignment);
+        if !welcome.supports_skipping_assignment {
+            // A leader that does not know itself as one leaves the assignment as it is.
+            joined.leader.clone_from(&welcome.leader_before);
+            joined.members.clear();
+        }
+        self.output.reply(token, GroupReply::Join(joined));
+    }
+}
+
+/// The same reply with `error` wherever there was none.
+fn refused(reply: GroupReply, error: GroupError) -> GroupReply {
+    let refuse = |result: &PartitionResult| PartitionResult {
+        partition: result.partition,
+        error: result.error.or(Some(error)),
+    };
+    let refuse_all = |topics: &[ByTopic<PartitionResult>]| -> Vec<ByTopic<PartitionResult>> {
+        topics.iter().map(|topic| topic.map_partitions(refuse)).collect()
+    };
+    match reply {
+        GroupReply::OffsetCommit(mut commit) => {
+            commit.topics = refuse_all(&commit.topics);
+            GroupReply::OffsetCommit(commit)
+        }
+        GroupReply::OffsetDelete(mut delete) => {
+            delete.topics = refuse_all(&delete.topics);
+            GroupReply::OffsetDelete(delete)
+        }
+        GroupReply::Delete(mut delete) => {
+            delete.error = Some(error);
+            GroupReply::Delete(delete)
+        }
+        // No other reply waits for records of its own.
+        other => other,
+    }
+}

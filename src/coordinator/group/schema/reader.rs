@@ -1,0 +1,113 @@
+//! Reads the fields of a state record off its bytes.
+//!
+//! Total: whatever the bytes, it answers with a field or a `SchemaError`, and takes no more memory than they have.
+
+use bytes::Bytes;
+
+use crate::base::varint;
+
+use super::{STRING_BYTES_MAX, SchemaError};
+
+/// The first flexible version of both values.
+const FLEXIBLE_FROM: i16 = 4;
+
+/// The bytes not read yet, and in which of the two codings lengths are.
+pub(super) struct Reader<'a> {
+    rest: &'a [u8],
+    flexible: bool,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Reader { rest: bytes, flexible: false }
+    }
+
+    /// Reads the version of a value; from here on lengths are read as that version writes them.
+    pub(super) fn value_version(&mut self, version_max: i16) -> Result<i16, SchemaError> {
+        let version = self.i16()?;
+        if !(0..=version_max).contains(&version) {
+            return Err(SchemaError::ValueVersion(version));
+        }
+        self.flexible = version >= FLEXIBLE_FROM;
+        Ok(version)
+    }
+
+    pub(super) fn i16(&mut self) -> Result<i16, SchemaError> {
+        self.array().map(i16::from_be_bytes)
+    }
+
+    pub(super) fn i32(&mut self) -> Result<i32, SchemaError> {
+        self.array().map(i32::from_be_bytes)
+    }
+
+    pub(super) fn i64(&mut self) -> Result<i64, SchemaError> {
+        self.array().map(i64::from_be_bytes)
+    }
+
+    pub(super) fn string(&mut self) -> Result<String, SchemaError> {
+        self.nullable_string()?.ok_or(SchemaError::Length)
+    }
+
+    pub(super) fn nullable_string(&mut self) -> Result<Option<String>, SchemaError> {
+        let length = if self.flexible { self.compact_length()? } else { i64::from(self.i16()?) };
+        let Some(length) = nullable(length)? else { return Ok(None) };
+        if length > STRING_BYTES_MAX {
+            return Err(SchemaError::Length);
+        }
+        let text = std::str::from_utf8(self.take(length)?).map_err(|_| SchemaError::NotUtf8)?;
+        Ok(Some(text.to_owned()))
+    }
+
+    /// Copies, so that the state does not keep whole batches of the log alive.
+    pub(super) fn bytes(&mut self) -> Result<Bytes, SchemaError> {
+        let length = self.array_length()?;
+        Ok(Bytes::copy_from_slice(self.take(length)?))
+    }
+
+    pub(super) fn array_length(&mut self) -> Result<usize, SchemaError> {
+        let length = if self.flexible { self.compact_length()? } else { i64::from(self.i32()?) };
+        nullable(length)?.ok_or(SchemaError::Length)
+    }
+
+    /// Steps over the tagged fields that end a struct of a flexible version.
+    pub(super) fn tagged_fields(&mut self) -> Result<(), SchemaError> {
+        if !self.flexible {
+            return Ok(());
+        }
+        let count = self.varint()?;
+        for _ in 0..count {
+            self.varint()?;
+            let length = usize::try_from(self.varint()?).map_err(|_| SchemaError::Length)?;
+            self.take(length)?;
+        }
+        Ok(())
+    }
+
+    /// The length, or -1 for null.
+    fn compact_length(&mut self) -> Result<i64, SchemaError> {
+        Ok(i64::from(self.varint()?) - 1)
+    }
+
+    fn varint(&mut self) -> Result<u32, SchemaError> {
+        varint::read_u32(&mut self.rest).ok_or(SchemaError::CutShort)
+    }
+
+    fn array<const COUNT: usize>(&mut self) -> Result<[u8; COUNT], SchemaError> {
+        let (array, rest) = self.rest.split_first_chunk().ok_or(SchemaError::CutShort)?;
+        self.rest = rest;
+        Ok(*array)
+    }
+
+    fn take(&mut self, count: usize) -> Result<&'a [u8], SchemaError> {
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or(SchemaError::CutShort)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+}
+
+fn nullable(length: i64) -> Result<Option<usize>, SchemaError> {
+    match length {
+        -1 => Ok(None),
+        length => usize::try_from(length).map(Some).map_err(|_| SchemaError::Length),
+    }
+}

@@ -1,0 +1,112 @@
+//! The receive buffer: grows with the frames seen, never with the size that a frame claims to have.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use bytes::BytesMut;
+
+use super::link::Link;
+use crate::base::units::{KIB, MIB};
+use crate::kafka::frame::{self, Found};
+
+/// Room for one read: least and most.
+const READ_MIN_BYTES: usize = 4 * KIB;
+const READ_MAX_BYTES: usize = 256 * KIB;
+/// A frame of up to this size gets its room at once, so that it is not copied while it arrives; a larger one only as
+/// it arrives, or when the connection has shown such frames before.
+const TRUSTED_FRAME_BYTES: usize = MIB + 64 * KIB;
+
+type Reading = Pin<Box<dyn Future<Output = (io::Result<usize>, BytesMut)>>>;
+
+/// Bytes received and not yet handled.
+pub(super) struct ReceiveBuffer {
+    bytes: BytesMut,
+    /// Room that the next read gets.
+    read_bytes: usize,
+    /// The largest frame that came whole.
+    frame_max_bytes: usize,
+    /// A read that waits for the client, with the room that it fills. Kept when the one who waits turns to something
+    /// else, so that waiting costs one system call however often it is taken up again.
+    reading: Option<Reading>,
+}
+
+impl ReceiveBuffer {
+    pub(super) fn new(leftover: BytesMut) -> Self {
+        ReceiveBuffer { bytes: leftover, read_bytes: READ_MIN_BYTES, frame_max_bytes: 0, reading: None }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Gives up a read that waits, and hands out what was received.
+    pub(super) fn into_bytes(self) -> BytesMut {
+        self.bytes
+    }
+
+    /// Takes the whole frame of `size` bytes that lies in front.
+    pub(super) fn take_frame(&mut self, size: usize) -> BytesMut {
+        self.frame_max_bytes = self.frame_max_bytes.max(size);
+        self.bytes.split_to(size)
+    }
+
+    /// Reads more; 0 means that the client sends no more. May be dropped and called again: nothing is lost.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub(super) async fn fill(&mut self, link: &Rc<Link>) -> io::Result<usize> {
+        let reading = match &mut self.reading {
+            Some(reading) => reading,
+            None => {
+                self.make_room();
+                let room = self.bytes.capacity() - self.bytes.len();
+                match link.stream().try_read(&mut self.bytes) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    done => {
+                        self.adapt(room, done.as_ref().copied().unwrap_or(0));
+                        return done;
+                    }
+                }
+                let mut tail = self.bytes.split_off(self.bytes.len());
+                let link = link.clone();
+                self.reading.insert(Box::pin(async move {
+                    let read = link.stream().read(&mut tail).await;
+                    (read, tail)
+                }))
+            }
+        };
+        let (read, tail) = reading.as_mut().await;
+        self.reading = None;
+        self.adapt(tail.capacity(), tail.len());
+        self.bytes.unsplit(tail);
+        read
+    }
+
+    /// Larger reads for a client that fills them, smaller ones for a client that does not.
+    fn adapt(&mut self, room: usize, read: usize) {
+        if read >= room.min(self.read_bytes) {
+            self.read_bytes = (self.read_bytes * 2).min(READ_MAX_BYTES);
+        } else if read < self.read_bytes / 8 {
+            self.read_bytes = (self.read_bytes / 2).max(READ_MIN_BYTES);
+        }
+    }
+
+    fn make_room(&mut self) {
+        let length = self.bytes.len();
+        let trusted = TRUSTED_FRAME_BYTES.max(2 * self.frame_max_bytes);
+        // The frame's size was judged before; here it is only a hint.
+        let wanted = match frame::find(&self.bytes, usize::MAX) {
+            Ok(Found::Partial(total)) if total <= trusted => total - length,
+            Ok(Found::Partial(total)) => (total - length).min(length.max(READ_MAX_BYTES)),
+            _ => self.read_bytes,
+        };
+        let room = self.bytes.capacity() - length;
+        if room >= wanted || (length == 0 && room >= READ_MIN_BYTES) || self.bytes.try_reclaim(wanted) {
+            return;
+        }
+        let mut larger = BytesMut::with_capacity(length + wanted);
+        larger.extend_from_slice(&self.bytes);
+        self.bytes = larger;
+    }
+}

@@ -1,0 +1,130 @@
+//! One partition: what may be appended, what may be read, and who waits for more.
+//!
+//! Lives on: the shard that owns it; never shared. Owns the partition's [`storage::Log`](crate::storage::Log).
+//! Keeps: log start offset <= last stable offset <= high watermark <= log end offset. Readers never see past the high
+//! watermark, which is what the topic's flush policy has made durable enough to acknowledge.
+//! Does not: know protocols, other partitions or other shards.
+
+mod append;
+mod error;
+mod fetch;
+mod fetch_waiters;
+mod offsets;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+pub use append::Appended;
+pub use error::PartitionError;
+pub use fetch::{IsolationLevel, PartitionRead, ReadSpec};
+pub use fetch_waiters::FetchWaiter;
+pub use offsets::{EpochEnd, ListedOffset, OffsetSpec, ProducerDescription};
+
+use crate::config::TopicConfig;
+use crate::model::{LeaderEpoch, Offset, TopicPartition};
+use crate::runtime::local::TurnQueue;
+use crate::storage::{Log, LogOptions};
+use fetch_waiters::FetchWaiters;
+
+/// One partition, open on its shard.
+pub struct Partition {
+    topic_partition: TopicPartition,
+    log: Log,
+    config: RefCell<Arc<TopicConfig>>,
+    /// Appends happen one at a time, in the order in which they were asked for.
+    appends: TurnQueue,
+    high_watermark: Cell<Offset>,
+    /// Bytes appended since the high watermark last moved.
+    unseen_bytes: Cell<u64>,
+    waiters: FetchWaiters,
+}
+
+impl Partition {
+    /// Takes over an open log.
+    pub fn new(topic_partition: TopicPartition, log: Log, config: Arc<TopicConfig>) -> Rc<Self> {
+        // Whatever recovery found in the log was written before this start, so every policy but "synced" is satisfied,
+        // and opening has synced what it kept.
+        let high_watermark = Cell::new(log.log_end_offset());
+        Rc::new(Partition {
+            topic_partition,
+            log,
+            config: RefCell::new(config),
+            appends: TurnQueue::new(),
+            high_watermark,
+            unseen_bytes: Cell::new(0),
+            waiters: FetchWaiters::default(),
+        })
+    }
+
+    /// Which partition this is.
+    pub fn topic_partition(&self) -> &TopicPartition {
+        &self.topic_partition
+    }
+
+    /// The log underneath, for maintenance.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The topic's configs in force.
+    pub fn config(&self) -> Arc<TopicConfig> {
+        self.config.borrow().clone()
+    }
+
+    /// Puts new configs in force.
+    pub fn set_config(&self, config: Arc<TopicConfig>, options: LogOptions) {
+        *self.config.borrow_mut() = config;
+        self.log.set_options(options);
+    }
+
+    /// The first offset that there is.
+    pub fn log_start_offset(&self) -> Offset {
+        self.log.log_start_offset()
+    }
+
+    /// The next offset to be written.
+    pub fn log_end_offset(&self) -> Offset {
+        self.log.log_end_offset()
+    }
+
+    /// The first offset that readers may not see yet.
+    pub fn high_watermark(&self) -> Offset {
+        self.high_watermark.get()
+    }
+
+    /// The first offset of the oldest open transaction, or the high watermark.
+    pub fn last_stable_offset(&self) -> Offset {
+        let high_watermark = self.high_watermark.get();
+        self.log
+            .producers()
+            .first_unstable_offset()
+            .map_or(high_watermark, |offset| offset.min(high_watermark))
+    }
+
+    /// The epoch that new batches are stamped with.
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        self.log.leader_epoch()
+    }
+
+    /// Refuses a client that believes in another epoch (-1: it does not say).
+    ///
+    /// # Errors
+    /// `FencedLeaderEpoch` or `UnknownLeaderEpoch`, as in KIP-320.
+    pub fn check_leader_epoch(&self, believed: LeaderEpoch) -> Result<(), PartitionError> {
+        match believed.cmp(&self.leader_epoch()) {
+            _ if believed < 0 => Ok(()),
+            std::cmp::Ordering::Less => Err(PartitionError::FencedLeaderEpoch),
+            std::cmp::Ordering::Greater => Err(PartitionError::UnknownLeaderEpoch),
+            std::cmp::Ordering::Equal => Ok(()),
+        }
+    }
+
+    /// Lets readers see up to `offset`, and wakes those who wait for it.
+    fn advance_high_watermark(&self, offset: Offset) {
+        if offset > self.high_watermark.get() {
+            self.high_watermark.set(offset);
+            self.waiters.notify(self.unseen_bytes.take());
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Append: whose turn it is, what is allowed, which offset it gets, when it is acknowledged.
+
+use std::future::Future;
+use std::rc::Rc;
+
+use bytes::BytesMut;
+
+use super::{Partition, PartitionError};
+use crate::base::clock;
+use crate::config;
+use crate::model::{NO_TIMESTAMP, Offset};
+use crate::record::{self, BatchHeader, TimestampType, ValidBatch, ValidationLimits};
+use crate::runtime;
+use crate::storage::{AppendBatch, ProducerCheck};
+
+/// Compressed batches above this are checked on the blocking pool: decompressing them takes longer than the hop.
+const INLINE_DECOMPRESSION_BYTES_MAX: usize = 16 * 1024;
+
+/// An append that has been acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// The offset of its first record.
+    pub base_offset: Offset,
+    /// The time of the append for topics with LogAppendTime, else -1.
+    pub log_append_time_ms: i64,
+    /// The first offset that the partition holds.
+    pub log_start_offset: Offset,
+}
+
+impl Partition {
+    /// Appends a producer's batch. The place in line is taken by this call, not by the first poll of what it returns,
+    /// so calls are carried out in their order. Resolves when the topic's flush policy is satisfied. Must be polled to
+    /// the end: dropping it half way may leave a batch that was never answered (as a lost connection does).
+    ///
+    /// # Errors
+    /// Nothing was appended, unless the error is `Storage` after a failed sync: then the batch may be in the log, and
+    /// the producer's retry is what finds out.
+    pub fn append(
+        self: &Rc<Self>,
+        records: BytesMut,
+        acks_all: bool,
+    ) -> impl Future<Output = Result<Appended, PartitionError>> + use<> {
+        let ticket = self.appends.draw();
+        let partition = self.clone();
+        async move {
+            ticket.turn().await;
+            partition.check_replicas(acks_all)?;
+            let (records, valid) = partition.validated(records).await?;
+            let (appended, next_offset) = match partition.known_duplicate(&valid.header)? {
+                Some(duplicate) => duplicate,
+                None => partition.append_validated(records, &valid).await?,
+            };
+            drop(ticket);
+            partition.acknowledge(next_offset).await?;
+            Ok(appended)
+        }
+    }
+
+    /// Appends a batch that this server made itself (state logs); its records need no checking.
+    pub fn append_internal(
+        self: &Rc<Self>,
+        batch: BytesMut,
+    ) -> impl Future<Output = Result<Appended, PartitionError>> + use<> {
+        let ticket = self.appends.draw();
+        let partition = self.clone();
+        async move {
+            ticket.turn().await;
+            let header = BatchHeader::parse(&batch).map_err(record::InvalidBatch::Corrupt)?;
+            let max_timestamp = header.max_timestamp;
+            let valid = ValidBatch { header, stamp: record::Stamp::Keep, max_timestamp };
+            let (appended, next_offset) = partition.append_validated(batch, &valid).await?;
+            drop(ticket);
+            partition.acknowledge(next_offset).await?;
+            Ok(appended)
+        }
+    }
+
+    fn check_replicas(&self, acks_all: bool) -> Result<(), PartitionError> {
+        let needed = self.config.borrow().min_insync_replicas;
+        if acks_all && needed > 1 { Err(PartitionError::NotEnoughReplicas(needed)) } else { Ok(()) }
+    }
+
+    /// The request's one batch, checked; compressed ones of some size off the shard's thread.
+    async fn validated(&self, mut records: BytesMut) -> Result<(BytesMut, ValidBatch), PartitionError> {
+        let limits = self.validation_limits();
+        let size_bytes = record::only_batch(&records)?.len();
+        records.truncate(size_bytes);
+        let header = record::validate_header_and_crc(&records, &limits)?;
+        let compressed = header.compression().is_ok_and(|codec| codec != record::Compression::None);
+        if compressed && size_bytes > INLINE_DECOMPRESSION_BYTES_MAX {
+            return runtime::blocking(move || {
+                let valid = record::validate_records(&records, &header, &limits)?;
+                Ok((records, valid))
+            })
+            .await;
+        }
+        let valid = record::validate_records(&records, &header, &limits)?;
+        Ok((records, valid))
+    }
+
+    fn validation_limits(&self) -> ValidationLimits {
+        let config = self.config.borrow();
+        ValidationLimits {
+            max_message_bytes: config.max_message_bytes,
+            timestamp_type: match config.message_timestamp_type {
+                config::TimestampType::CreateTime => TimestampType::CreateTime,
+                config::TimestampType::LogAppendTime => TimestampType::LogAppendTime,
+            },
+            timestamp_before_max_ms: config.message_timestamp_before_max_ms,
+            timestamp_after_max_ms: config.message_timestamp_after_max_ms,
+            now_ms: clock::now_ms(),
+            requires_keys: false,
+        }
+    }
+
+    /// The first answer to a batch that an idempotent producer sends again, with the offset behind it.
+    fn known_duplicate(&self, header: &BatchHeader) -> Result<Option<(Appended, Offset)>, PartitionError> {
+        if !header.has_producer_id() {
+            return Ok(None);
+        }
+        match self.log.producers().check(header, true)? {
+            ProducerCheck::Append => Ok(None),
+            ProducerCheck::Duplicate { base_offset, last_offset, append_time_ms } => {
+                let stamped =
+                    self.config.borrow().message_timestamp_type == config::TimestampType::LogAppendTime;
+                let append_time_ms = if stamped { append_time_ms } else { NO_TIMESTAMP };
+                Ok(Some((self.appended(base_offset, append_time_ms), last_offset + 1)))
+            }
+        }
+    }
+
+    async fn append_validated(
+        &self,
+        mut records: BytesMut,
+        valid: &ValidBatch,
+    ) -> Result<(Appended, Offset), PartitionError> {
+        let base_offset = self.log.log_end_offset();
+        let header = valid.assign(&mut records, base_offset, self.log.leader_epoch());
+        let size_bytes = records.len() as u64;
+        let log_append_time_ms = match header.timestamp_type() {
+            TimestampType::LogAppendTime => header.max_timestamp,
+            TimestampType::CreateTime => NO_TIMESTAMP,
+        };
+        self.log.append(vec![AppendBatch { bytes: records.freeze(), header }], clock::now_ms()).await?;
+        self.unseen_bytes.set(self.unseen_bytes.get() + size_bytes);
+        Ok((self.appended(base_offset, log_append_time_ms), header.next_offset()))
+    }
+
+    fn appended(&self, base_offset: Offset, log_append_time_ms: i64) -> Appended {
+        Appended { base_offset, log_append_time_ms, log_start_offset: self.log.log_start_offset() }
+    }
+
+    /// Waits until everything before `next_offset` satisfies the flush policy, then lets readers see it.
+    async fn acknowledge(&self, next_offset: Offset) -> Result<(), PartitionError> {
+        let flush_messages = self.config.borrow().flush_messages;
+        if flush_messages == 1 {
+            while self.log.flushed_offset() < next_offset {
+                self.log.flush().await?;
+            }
+            self.advance_high_watermark(self.log.flushed_offset());
+            return Ok(());
+        }
+        self.log.wait_written(next_offset).await?;
+        self.advance_high_watermark(self.log.written_offset());
+        if next_offset - self.log.flushed_offset() >= flush_messages {
+            self.log.flush().await?;
+        }
+        Ok(())
+    }
+}

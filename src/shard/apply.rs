@@ -1,0 +1,175 @@
+//! Applies a request of this or another shard. Whatever order matters is taken before the first await.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use bytes::BytesMut;
+
+use super::{Shard, ShardReply, ShardRequest};
+use crate::model::TopicPartition;
+use crate::partition::{Appended, Partition, PartitionError, PartitionRead, ReadSpec};
+
+type Working = Pin<Box<dyn Future<Output = ShardReply>>>;
+
+impl Shard {
+    /// Begins `request`; the future finishes it.
+    pub(super) fn apply(self: &Rc<Self>, request: ShardRequest) -> Working {
+        let shard = self.clone();
+        match request {
+            ShardRequest::Append { batches, acks_all } => self.begin_appends(batches, acks_all),
+            ShardRequest::Read { reads, max_bytes } => {
+                Box::pin(async move { ShardReply::Read(shard.read_all(reads, max_bytes).await) })
+            }
+            ShardRequest::Wait { id, positions, isolation, missing_bytes, timeout_ms } => {
+                Box::pin(async move {
+                    shard.wait_for_bytes(id, &positions, isolation, missing_bytes, timeout_ms).await;
+                    ShardReply::Done
+                })
+            }
+            ShardRequest::CancelWait { id } => {
+                self.waits.cancel(id);
+                Box::pin(async { ShardReply::Done })
+            }
+            ShardRequest::ListOffsets { queries, isolation } => Box::pin(async move {
+                let mut answers = Vec::with_capacity(queries.len());
+                for (topic_partition, spec, epoch) in queries {
+                    answers.push(match shard.partition(&topic_partition) {
+                        Some(partition) => partition.list_offset(spec, isolation, epoch).await,
+                        None => Err(PartitionError::UnknownPartition),
+                    });
+                }
+                ShardReply::ListedOffsets(answers)
+            }),
+            ShardRequest::EpochEnds(queries) => {
+                let answer = |(topic_partition, believed, epoch)| {
+                    self.known(&topic_partition)?.epoch_end(believed, epoch)
+                };
+                let answers = queries.into_iter().map(answer).collect();
+                Box::pin(async { ShardReply::EpochEnds(answers) })
+            }
+            ShardRequest::DeleteRecords(requests) => Box::pin(async move {
+                let mut answers = Vec::with_capacity(requests.len());
+                for (topic_partition, offset) in requests {
+                    answers.push(match shard.partition(&topic_partition) {
+                        Some(partition) => partition.delete_records_before(offset).await,
+                        None => Err(PartitionError::UnknownPartition),
+                    });
+                }
+                ShardReply::DeletedRecords(answers)
+            }),
+            ShardRequest::Sizes(wanted) => {
+                let sizes = self.sizes(wanted);
+                Box::pin(async { ShardReply::Sizes(sizes) })
+            }
+            ShardRequest::Producers(wanted) => {
+                let describe = |topic_partition| Ok(self.known(&topic_partition)?.describe_producers());
+                let answers = wanted.into_iter().map(describe).collect();
+                Box::pin(async { ShardReply::Producers(answers) })
+            }
+            ShardRequest::Group(request) => {
+                Box::pin(async move { ShardReply::Group(shard.ask_group(request).await) })
+            }
+            ShardRequest::ListGroups(request) => {
+                let listed = self.list_groups(&request);
+                Box::pin(async { ShardReply::ListedGroups(listed) })
+            }
+            ShardRequest::Control(request) => {
+                Box::pin(async move { ShardReply::Controlled(shard.control(request).await) })
+            }
+            ShardRequest::Publish { image, starts } => Box::pin(async move {
+                shard.take_image(image, starts).await;
+                ShardReply::Done
+            }),
+            ShardRequest::Checkpoint => {
+                let checkpoints = self.checkpoints();
+                Box::pin(async { ShardReply::Checkpoints(checkpoints) })
+            }
+            ShardRequest::Close => Box::pin(async move {
+                let (checkpoints, all_closed) = shard.close_partitions().await;
+                ShardReply::Closed { checkpoints, all_closed }
+            }),
+        }
+    }
+
+    fn known(&self, topic_partition: &TopicPartition) -> Result<Rc<Partition>, PartitionError> {
+        self.partition(topic_partition).ok_or(PartitionError::UnknownPartition)
+    }
+
+    /// Takes a place in line at each partition now; the appends then run one after the other for one partition and
+    /// side by side for several.
+    fn begin_appends(&self, batches: Vec<(TopicPartition, BytesMut)>, acks_all: bool) -> Working {
+        type Appending = Pin<Box<dyn Future<Output = Result<Appended, PartitionError>>>>;
+        let begun: Vec<Appending> = batches
+            .into_iter()
+            .map(|(topic_partition, records)| match self.partition(&topic_partition) {
+                Some(partition) => {
+                    self.flusher.touch(&topic_partition);
+                    Box::pin(partition.append(records, acks_all)) as Appending
+                }
+                None => Box::pin(async { Err(PartitionError::UnknownPartition) }),
+            })
+            .collect();
+        Box::pin(async move { ShardReply::Appended(join_all(begun).await) })
+    }
+
+    async fn read_all(
+        &self,
+        reads: Vec<(TopicPartition, ReadSpec)>,
+        max_bytes: usize,
+    ) -> Vec<Result<PartitionRead, PartitionError>> {
+        let mut left_bytes = max_bytes;
+        let mut answers = Vec::with_capacity(reads.len());
+        let mut found_some = false;
+        for (topic_partition, mut spec) in reads {
+            spec.max_bytes = spec.max_bytes.min(left_bytes);
+            // Only the first batch of an answer may overstep its limits.
+            spec.at_least_one &= !found_some;
+            let answer = match self.partition(&topic_partition) {
+                Some(partition) => partition.read(&spec).await,
+                None => Err(PartitionError::UnknownPartition),
+            };
+            if let Ok(read) = &answer {
+                left_bytes = left_bytes.saturating_sub(read.size_bytes);
+                found_some |= read.size_bytes > 0;
+            }
+            answers.push(answer);
+        }
+        answers
+    }
+
+    fn sizes(&self, wanted: Option<Vec<TopicPartition>>) -> Vec<(TopicPartition, u64)> {
+        let size =
+            |partition: &Rc<Partition>| (partition.topic_partition().clone(), partition.log().size_bytes());
+        match wanted {
+            None => self.partitions.borrow().values().map(size).collect(),
+            Some(wanted) => {
+                wanted.iter().filter_map(|wanted| self.partition(wanted)).map(|found| size(&found)).collect()
+            }
+        }
+    }
+}
+
+/// Runs futures side by side to their ends; answers in their order. The first poll of each happens in order.
+async fn join_all<T>(mut futures: Vec<Pin<Box<dyn Future<Output = T>>>>) -> Vec<T> {
+    if futures.len() == 1
+        && let Some(only) = futures.pop()
+    {
+        return vec![only.await];
+    }
+    let mut results: Vec<Option<T>> = futures.iter().map(|_| None).collect();
+    std::future::poll_fn(|cx| {
+        let mut all_done = true;
+        for (future, result) in futures.iter_mut().zip(&mut results) {
+            if result.is_none() {
+                match future.as_mut().poll(cx) {
+                    std::task::Poll::Ready(done) => *result = Some(done),
+                    std::task::Poll::Pending => all_done = false,
+                }
+            }
+        }
+        if all_done { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    results.into_iter().flatten().collect()
+}

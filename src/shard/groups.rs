@@ -1,0 +1,213 @@
+//! The groups that this shard coordinates: one coordinator for each partition of `__consumer_offsets` that it owns.
+//!
+//! Carries out what the state machines ask for: records into the offsets partition, replies to those who wait, a timer
+//! for the next deadline. The machines themselves do no I/O.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ahash::AHashMap;
+
+use super::{Shard, state_log};
+use crate::base::clock;
+use crate::config::Config;
+use crate::coordinator::group::{Effects, GroupCoordinator, GroupSettings, offsets_partition_for};
+use crate::model::group::{GroupError, GroupReply, GroupRequest, ListGroups, ListGroupsReply, ReplyToken};
+use crate::model::{CONSUMER_OFFSETS_TOPIC, PartitionIndex, TopicName};
+use crate::partition::Partition;
+use crate::runtime::local::{Answer, Event, oneshot};
+use crate::runtime::{spawn_detached, timeout};
+
+/// A log below this is never rewritten.
+const SNAPSHOT_BYTES_MIN: u64 = 16 * 1024 * 1024;
+/// The log is rewritten when it is this many times larger than the live state.
+const SNAPSHOT_GROWTH_MIN: u64 = 4;
+/// The longest sleep between two looks at the deadlines.
+const TIMER_SLEEP_MAX: Duration = Duration::from_secs(3600);
+
+/// The coordinators of one shard, by partition of the offsets topic.
+#[derive(Default)]
+pub(super) struct Groups {
+    hosts: RefCell<BTreeMap<PartitionIndex, Rc<GroupHost>>>,
+    next_token: Cell<u64>,
+    waiting: RefCell<AHashMap<ReplyToken, Answer<GroupReply>>>,
+    deadline_changed: Event,
+}
+
+struct GroupHost {
+    partition: Rc<Partition>,
+    coordinator: RefCell<GroupCoordinator>,
+    /// Appends whose outcome the coordinator has not been told yet.
+    appends_under_way: Cell<usize>,
+}
+
+impl Shard {
+    /// Asks the coordinator of the request's group; a join or sync may take as long as a rebalance.
+    pub(super) async fn ask_group(self: &Rc<Self>, request: GroupRequest) -> GroupReply {
+        let group_id = request.group_id().unwrap_or_default().to_owned();
+        let Some(host) = self.group_host(&group_id) else {
+            return request.refused(GroupError::NotCoordinator);
+        };
+        let number = self.groups.next_token.get();
+        self.groups.next_token.set(number + 1);
+        let token = ReplyToken(number);
+        let (answer, awaited) = oneshot();
+        let refused = request.refused(GroupError::NotCoordinator);
+        self.groups.waiting.borrow_mut().insert(token, answer);
+        let effects = host.coordinator.borrow_mut().handle(token, request, clock::now_ms());
+        self.carry_out(&host, effects);
+        awaited.await.unwrap_or(refused)
+    }
+
+    /// The groups of all coordinators of this shard.
+    pub(super) fn list_groups(self: &Rc<Self>, request: &ListGroups) -> ListGroupsReply {
+        let mut listed = ListGroupsReply::default();
+        for host in self.groups.hosts.borrow().values() {
+            let reply = host.coordinator.borrow().list(request);
+            listed.groups.extend(reply.groups);
+            listed.error = listed.error.or(reply.error);
+        }
+        listed
+    }
+
+    fn group_host(&self, group_id: &str) -> Option<Rc<GroupHost>> {
+        let image = self.image();
+        let count = image.topic(CONSUMER_OFFSETS_TOPIC)?.partitions.len();
+        let partition = offsets_partition_for(group_id, PartitionIndex::try_from(count).ok()?);
+        self.groups.hosts.borrow().get(&partition).cloned()
+    }
+
+    /// Sends replies, appends records, and goes on with what their append brings.
+    fn carry_out(self: &Rc<Self>, host: &Rc<GroupHost>, effects: Effects) {
+        for (token, reply) in effects.replies {
+            if let Some(answer) = self.groups.waiting.borrow_mut().remove(&token) {
+                answer.give(reply);
+            }
+        }
+        self.groups.deadline_changed.notify();
+        let Some(append) = effects.append else { return };
+        self.flusher.touch(host.partition.topic_partition());
+        let records = effects.records.into_iter().map(|record| (Some(record.key), record.value));
+        // The place in line is taken here, in the order of the verbs; a client that goes away does not stop it.
+        let appending = state_log::append(&host.partition, records);
+        let (shard, host) = (self.clone(), host.clone());
+        host.appends_under_way.set(host.appends_under_way.get() + 1);
+        spawn_detached(async move {
+            let appended = appending.await;
+            host.appends_under_way.set(host.appends_under_way.get() - 1);
+            let now_ms = clock::now_ms();
+            let effects = match appended {
+                Ok(_) => host.coordinator.borrow_mut().appended(append, now_ms),
+                Err(error) => {
+                    tracing::error!(partition = %host.partition.topic_partition(), %error, "cannot store group state");
+                    let error = GroupError::CoordinatorNotAvailable;
+                    host.coordinator.borrow_mut().append_failed(append, error, now_ms)
+                }
+            };
+            shard.carry_out(&host, effects);
+            shard.snapshot_if_grown(&host).await;
+        });
+    }
+
+    /// Begins to coordinate the groups of an offsets partition that has just been opened.
+    pub(super) async fn load_groups(self: &Rc<Self>, partition: Rc<Partition>) {
+        let index = partition.topic_partition().partition;
+        let coordinator = RefCell::new(GroupCoordinator::new(settings(&self.config())));
+        let host = Rc::new(GroupHost { partition, coordinator, appends_under_way: Cell::new(0) });
+        // Known at once, so that clients hear "loading" and not "not here".
+        self.groups.hosts.borrow_mut().insert(index, host.clone());
+        let now_ms = clock::now_ms();
+        let replayed = state_log::replay(&host.partition, |key, value| {
+            let Some(key) = key else { return };
+            if let Err(error) = host.coordinator.borrow_mut().replay(key, value, None, now_ms) {
+                let partition = host.partition.topic_partition();
+                tracing::error!(%partition, %error, "a record of the offsets topic is skipped");
+            }
+        })
+        .await;
+        if let Err(error) = replayed {
+            tracing::error!(partition = %host.partition.topic_partition(), %error, "cannot load groups");
+        }
+        let effects = host.coordinator.borrow_mut().loaded(clock::now_ms());
+        self.carry_out(&host, effects);
+    }
+
+    /// Forgets the offsets of a topic that is gone.
+    pub(super) fn forget_topic_offsets(self: &Rc<Self>, topic: &TopicName) {
+        let hosts: Vec<_> = self.groups.hosts.borrow().values().cloned().collect();
+        for host in hosts {
+            let effects = host.coordinator.borrow_mut().topic_deleted(topic, clock::now_ms());
+            self.carry_out(&host, effects);
+        }
+    }
+
+    /// Answers all who wait, because the server stops.
+    pub(super) fn close_groups(self: &Rc<Self>) {
+        let hosts = std::mem::take(&mut *self.groups.hosts.borrow_mut());
+        for host in hosts.into_values() {
+            let effects = host.coordinator.borrow_mut().close(GroupError::CoordinatorNotAvailable);
+            self.carry_out(&host, effects);
+        }
+    }
+
+    /// Serves the deadlines of all coordinators, each when it is due.
+    pub(super) async fn run_group_timers(self: Rc<Self>) {
+        while !self.is_stopping() {
+            let hosts: Vec<_> = self.groups.hosts.borrow().values().cloned().collect();
+            let now_ms = clock::now_ms();
+            let mut next_ms = None;
+            for host in hosts {
+                let due = host.coordinator.borrow().next_deadline_ms().is_some_and(|due| due <= now_ms);
+                if due {
+                    let effects = host.coordinator.borrow_mut().on_timer(now_ms);
+                    self.carry_out(&host, effects);
+                }
+                let deadline = host.coordinator.borrow().next_deadline_ms();
+                next_ms = [next_ms, deadline].into_iter().flatten().min();
+            }
+            let sleep_for = next_ms.map_or(TIMER_SLEEP_MAX, |due| {
+                Duration::from_millis(u64::try_from(due - now_ms).unwrap_or(0)).min(TIMER_SLEEP_MAX)
+            });
+            let woken = futures_lite::future::or(self.groups.deadline_changed.wait(), self.stopping());
+            timeout(sleep_for, woken).await;
+        }
+    }
+
+    /// Rewrites the live state at the log's end and lets the rest go, once the log is mostly history.
+    async fn snapshot_if_grown(self: &Rc<Self>, host: &Rc<GroupHost>) {
+        let log_bytes = host.partition.log().size_bytes();
+        if log_bytes < SNAPSHOT_BYTES_MIN
+            || log_bytes < host.coordinator.borrow().live_bytes().saturating_mul(SNAPSHOT_GROWTH_MIN)
+            // An append that is not in the machine yet would be missing from the snapshot, and lie before it.
+            || host.appends_under_way.get() > 0
+        {
+            return;
+        }
+        let records: Vec<_> =
+            host.coordinator.borrow().snapshot().map(|record| (Some(record.key), record.value)).collect();
+        // The place in line is drawn before anything that is decided later, so replay meets the snapshot first.
+        let appending = state_log::append(&host.partition, records);
+        let result = match appending.await {
+            Ok(Some(first_offset)) => host.partition.delete_records_before(first_offset).await.map(|_| ()),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            tracing::error!(partition = %host.partition.topic_partition(), %error, "cannot rewrite group state");
+        }
+    }
+}
+
+fn settings(config: &Config) -> GroupSettings {
+    GroupSettings {
+        group_min_session_timeout_ms: config.group_min_session_timeout_ms,
+        group_max_session_timeout_ms: config.group_max_session_timeout_ms,
+        group_initial_rebalance_delay_ms: i64::from(config.group_initial_rebalance_delay_ms),
+        group_max_size: config.group_max_size,
+        groups_max: config.groups_max,
+        offsets_retention_ms: config.offsets_retention_minutes.saturating_mul(60_000),
+        offset_metadata_max_bytes: config.offset_metadata_max_bytes,
+    }
+}

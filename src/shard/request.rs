@@ -1,0 +1,133 @@
+//! The closed list of what may cross from one shard to another.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::controller::{ControllerReply, ControllerRequest};
+use crate::metadata::ClusterImage;
+use crate::model::group::{GroupReply, GroupRequest, ListGroups, ListGroupsReply};
+use crate::model::{LeaderEpoch, Offset, TopicPartition};
+use crate::partition::{
+    Appended, EpochEnd, IsolationLevel, ListedOffset, OffsetSpec, PartitionError, PartitionRead,
+    ProducerDescription, ReadSpec,
+};
+use crate::storage::LogCheckpoint;
+
+/// What one shard asks of another (or of itself). Lists are answered entry by entry, in their order.
+#[derive(Debug)]
+pub enum ShardRequest {
+    /// Append one batch to each partition.
+    Append {
+        /// Where, and what.
+        batches: Vec<(TopicPartition, BytesMut)>,
+        /// Whether the producer asked for acks=all.
+        acks_all: bool,
+    },
+    /// Read each partition once, without waiting; in all at most `max_bytes`.
+    Read {
+        /// Where, and what.
+        reads: Vec<(TopicPartition, ReadSpec)>,
+        /// Most bytes of the whole answer, but for the first batch.
+        max_bytes: usize,
+    },
+    /// Answer when these partitions have more for a reader, or when the time is up, or at `CancelWait`.
+    Wait {
+        /// The asking shard's name for this wait.
+        id: u64,
+        /// Where the reader stands.
+        positions: Vec<(TopicPartition, Offset)>,
+        /// How far it may see.
+        isolation: IsolationLevel,
+        /// How many more bytes it wants.
+        missing_bytes: i64,
+        /// How long it waits.
+        timeout_ms: u64,
+    },
+    /// The asker no longer waits.
+    CancelWait {
+        /// The name of the wait.
+        id: u64,
+    },
+    /// Answer questions of ListOffsets.
+    ListOffsets {
+        /// Where, what, and the leader epoch that the client believes in.
+        queries: Vec<(TopicPartition, OffsetSpec, LeaderEpoch)>,
+        /// How far the reader may see.
+        isolation: IsolationLevel,
+    },
+    /// Where leader epochs end: partition, believed epoch, epoch asked for.
+    EpochEnds(Vec<(TopicPartition, LeaderEpoch, LeaderEpoch)>),
+    /// Move log start offsets.
+    DeleteRecords(Vec<(TopicPartition, Offset)>),
+    /// The sizes of these partitions, or of all.
+    Sizes(Option<Vec<TopicPartition>>),
+    /// The producers of each partition.
+    Producers(Vec<TopicPartition>),
+    /// A request to the coordinator of a group.
+    Group(GroupRequest),
+    /// The groups that this shard coordinates.
+    ListGroups(ListGroups),
+    /// A change that only shard 0 makes.
+    Control(ControllerRequest),
+    /// What every shard knows has changed: open what is new, remove what is gone.
+    Publish {
+        /// The new state of things.
+        image: Arc<ClusterImage>,
+        /// At start: what is known of the partitions on disk.
+        starts: Vec<StartPartition>,
+    },
+    /// How far each partition has come, for the checkpoint files.
+    Checkpoint,
+    /// Close every partition for good and say how far each has come.
+    Close,
+}
+
+/// What is known of a partition before it is opened at start.
+#[derive(Debug, Clone)]
+pub struct StartPartition {
+    /// Which one.
+    pub topic_partition: TopicPartition,
+    /// How far it had come at the last checkpoint.
+    pub checkpoint: Option<LogCheckpoint>,
+    /// Whether the last run closed it properly.
+    pub clean: bool,
+}
+
+/// The answer to the [`ShardRequest`] of the same name.
+#[derive(Debug)]
+pub enum ShardReply {
+    /// To `Append`.
+    Appended(Vec<Result<Appended, PartitionError>>),
+    /// To `Read`.
+    Read(Vec<Result<PartitionRead, PartitionError>>),
+    /// To `ListOffsets`.
+    ListedOffsets(Vec<Result<ListedOffset, PartitionError>>),
+    /// To `EpochEnds`.
+    EpochEnds(Vec<Result<EpochEnd, PartitionError>>),
+    /// To `DeleteRecords`.
+    DeletedRecords(Vec<Result<Offset, PartitionError>>),
+    /// To `Sizes`.
+    Sizes(Vec<(TopicPartition, u64)>),
+    /// To `Producers`.
+    Producers(Vec<Result<Vec<ProducerDescription>, PartitionError>>),
+    /// To `Group`.
+    Group(GroupReply),
+    /// To `ListGroups`.
+    ListedGroups(ListGroupsReply),
+    /// To `Control`.
+    Controlled(ControllerReply),
+    /// To `Checkpoint`.
+    Checkpoints(Vec<(TopicPartition, LogCheckpoint)>),
+    /// To `Close`.
+    Closed {
+        /// How far each partition had come.
+        checkpoints: Vec<(TopicPartition, LogCheckpoint)>,
+        /// Whether all could be closed properly.
+        all_closed: bool,
+    },
+    /// To `Wait`, `CancelWait` and `Publish`.
+    Done,
+    /// The shard could not be asked.
+    Unavailable,
+}

@@ -1,0 +1,220 @@
+"""Starts and stops the brokers under comparison.
+
+Each broker gets a fresh directory, listens on loopback only, and is stopped by its pid; it also ends when this process
+does, however that happens (PR_SET_PDEATHSIG). No broker is told anything but where to live and how to be durable.
+"""
+
+import ctypes
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import time
+
+KAFKA_VERSION = "4.3.1"
+READY_SECONDS_MAX = 60
+STOP_SECONDS_MAX = 20
+READY_POLL_SECONDS = 0.002
+PR_SET_PDEATHSIG = 1
+
+# The same promise for both sides. Kafka's flush.ms works only with the scheduler interval set.
+DURABILITY = {
+    "page-cache": {
+        "says": "acknowledged when in the page cache; nobody is asked to sync",
+        "topic": {"flush.ms": "9223372036854775807"},
+        "kafka": {},
+    },
+    "lazy": {
+        "says": "acknowledged when in the page cache; synced within a second",
+        "topic": {"flush.ms": "1000"},
+        "kafka": {"log.flush.scheduler.interval.ms": "1000", "log.flush.interval.ms": "1000"},
+    },
+    "sync": {
+        "says": "acknowledged when synced (flush.messages=1)",
+        "topic": {"flush.messages": "1"},
+        "kafka": {},
+    },
+}
+
+
+def die_with_parent():
+    """For a child between fork and exec: the kernel kills it when this process ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def free_port():
+    """A TCP port of loopback that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def kafka_jars(target_dir, script_dir):
+    """The folder with Kafka's jars, filled by Maven on first use. Other test kits share it."""
+    jars = target_dir / "clients" / "kafka" / "libs"
+    if (jars / f"kafka_2.13-{KAFKA_VERSION}.jar").exists() and any(jars.glob("slf4j-simple-*.jar")):
+        return jars
+    jars.parent.mkdir(parents=True, exist_ok=True)
+    fresh = jars.with_name(f"libs.{os.getpid()}")
+    try:
+        subprocess.run(
+            ["mvn", "-q", "-B", "-f", str(script_dir / "pom.xml"), "dependency:copy-dependencies",
+             f"-DoutputDirectory={fresh}"],
+            check=True, timeout=900)
+        # Another kit may have been faster, or left a folder without all that is needed here.
+        if jars.exists():
+            for jar in fresh.iterdir():
+                jar.replace(jars / jar.name)
+        else:
+            fresh.rename(jars)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return jars
+
+
+class Broker:
+    """One running broker. `start` returns the seconds until it answered Metadata with a broker in it."""
+
+    def __init__(self, name, work_dir, cpus):
+        self.name = name
+        self.cpus = cpus
+        self.work_dir = work_dir
+        self.port = None
+        self.process = None
+        self.directory = None
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    @property
+    def bootstrap(self):
+        return f"127.0.0.1:{self.port}"
+
+    def start(self):
+        self.port = free_port()
+        self.directory = pathlib.Path(self.work_dir) / f"{self.name.replace(' ', '-')}-{self.port}"
+        self.directory.mkdir(parents=True)
+        self.prepare()
+        log = open(self.directory / "broker.log", "wb")
+        begun = time.monotonic()
+        self.process = subprocess.Popen(
+            self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=self._settle_child)
+        log.close()
+        while not answers_metadata(self.port):
+            if self.process.poll() is not None:
+                raise RuntimeError(f"{self.name} ended at its start:\n{self.log_tail()}")
+            if time.monotonic() - begun > READY_SECONDS_MAX:
+                raise RuntimeError(f"{self.name} is not ready after {READY_SECONDS_MAX} s:\n{self.log_tail()}")
+            time.sleep(READY_POLL_SECONDS)
+        return time.monotonic() - begun
+
+    def stop(self):
+        """Stops the process, by force if it must, and removes its directory."""
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_SECONDS_MAX)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.process = None
+        if self.directory:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def log_tail(self):
+        return (self.directory / "broker.log").read_bytes()[-2000:].decode(errors="replace")
+
+    def _settle_child(self):
+        die_with_parent()
+        if self.cpus:
+            os.sched_setaffinity(0, self.cpus)
+
+    def prepare(self):
+        pass
+
+    def command(self):
+        raise NotImplementedError
+
+
+class LogStreams(Broker):
+    """The binary of this repository."""
+
+    def __init__(self, name, work_dir, cpus, binary, shards, extra_args):
+        super().__init__(name, work_dir, cpus)
+        self.binary, self.shards, self.extra_args = binary, shards, extra_args
+
+    def command(self):
+        command = [str(self.binary), "serve", "--data-dir", str(self.directory / "data"),
+                   "--kafka-addr", self.bootstrap, "--redis-addr", "off", "--admin-addr", "off"]
+        if self.shards:
+            command += ["--shards", str(self.shards)]
+        return command + self.extra_args
+
+
+class Kafka(Broker):
+    """Apache Kafka, KRaft on one node, 1 GiB heap, G1, default settings."""
+
+    def __init__(self, name, work_dir, cpus, jars, durability):
+        super().__init__(name, work_dir, cpus)
+        self.jars, self.settings = jars, DURABILITY[durability]["kafka"]
+
+    def prepare(self):
+        controller_port = free_port()
+        settings = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://127.0.0.1:{controller_port}",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller_port}",
+            "log.dirs": str(self.directory / "data"),
+            "offsets.topic.replication.factor": "1",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            **self.settings,
+        }
+        properties = self.directory / "server.properties"
+        properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+        subprocess.run(
+            java(self.jars, "kafka.tools.StorageTool", "format", "--standalone",
+                 "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", str(properties)),
+            check=True, timeout=READY_SECONDS_MAX, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def command(self):
+        return java(self.jars, "kafka.Kafka", str(self.directory / "server.properties"),
+                    options=["-Xmx1g", "-Xms1g", "-XX:+UseG1GC"])
+
+
+def java(jars, main_class, *args, options=()):
+    """The command that runs a class of Kafka's."""
+    return ["java", *options, "-cp", f"{jars}/*", main_class, *args]
+
+
+def answers_metadata(port):
+    """Whether the broker at `port` answers Metadata (version 1) and knows itself."""
+    body = struct.pack(">hhih", 3, 1, 1, -1) + struct.pack(">i", 0)
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            connection.settimeout(1)
+            connection.sendall(struct.pack(">i", len(body)) + body)
+            reply = _receive(connection, 4)
+            reply = _receive(connection, struct.unpack(">i", reply)[0])
+    except (OSError, EOFError):
+        return False
+    broker_count = struct.unpack_from(">i", reply, 4)[0]
+    return broker_count > 0
+
+
+def _receive(connection, count):
+    received = b""
+    while len(received) < count:
+        chunk = connection.recv(count - len(received))
+        if not chunk:
+            raise EOFError
+        received += chunk
+    return received

@@ -1,0 +1,263 @@
+//! A blocking connection for what happens once: versions, metadata, topics, producer ids, offsets.
+//!
+//! Promise: every call ends within `TIMEOUT`, or as often as it says; errors name the broker.
+
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
+use kafka_protocol::error::{ParseResponseErrorCode, ResponseError};
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::{
+    ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, InitProducerIdRequest,
+    ListOffsetsRequest, MetadataRequest, MetadataResponse, TopicName,
+};
+use kafka_protocol::protocol::{Request, StrBytes};
+
+use crate::wire::{ApiTable, CLIENT_ID, FRAME_BYTES_MAX, SIZE_BYTES, decode_response, encode_request};
+
+/// How long a connect, a read or a write may take.
+pub const TIMEOUT: Duration = Duration::from_secs(15);
+/// ListOffsets' names for the ends of a log.
+pub const EARLIEST: i64 = -2;
+/// See `EARLIEST`.
+pub const LATEST: i64 = -1;
+
+/// The newest ApiVersions request that we send; an older broker answers error 35 in version 0.
+const API_VERSIONS_VERSION: i16 = 3;
+/// DeleteTopics takes structures instead of bare names from here on.
+const DELETE_TOPICS_STATES_VERSION: i16 = 6;
+
+/// A connection to one broker, one request at a time.
+pub struct Control {
+    stream: TcpStream,
+    address: String,
+    next_correlation_id: i32,
+    pub apis: ApiTable,
+}
+
+impl Control {
+    /// Connects and asks for versions.
+    ///
+    /// # Errors
+    /// If the broker cannot be reached or does not speak Kafka.
+    pub fn connect(address: &str) -> Result<Self> {
+        let stream = connect(address)?;
+        let mut control =
+            Self { stream, address: address.to_string(), next_correlation_id: 0, apis: ApiTable::default() };
+        let request = ApiVersionsRequest::default()
+            .with_client_software_name(StrBytes::from_static_str(CLIENT_ID))
+            .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
+        let mut response = control.call_at(&request, API_VERSIONS_VERSION);
+        if !matches!(&response, Ok(response) if response.error_code == 0) {
+            // A reply in version 0 (error 35) may also have failed to decode as version 3.
+            response = control.call_at(&ApiVersionsRequest::default(), 0);
+        }
+        let response = response.with_context(|| format!("no ApiVersions from {address}"))?;
+        check(response.error_code).with_context(|| format!("ApiVersions of {address}"))?;
+        control.apis = ApiTable::new(&response);
+        Ok(control)
+    }
+
+    /// Connects to the first address of a comma-separated list that answers.
+    ///
+    /// # Errors
+    /// The last address's error.
+    pub fn bootstrap(addresses: &str) -> Result<Self> {
+        let mut outcome = Err(anyhow::anyhow!("no bootstrap address given"));
+        for address in addresses.split(',').map(str::trim).filter(|address| !address.is_empty()) {
+            outcome = Self::connect(address);
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
+    }
+
+    /// The bare connection, with no request on its way.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
+    /// Metadata of one topic, which is not created by asking.
+    ///
+    /// # Errors
+    /// If the broker does not answer.
+    pub fn metadata(&mut self, topic: &str) -> Result<MetadataResponse> {
+        let topic = MetadataRequestTopic::default().with_name(Some(topic_name(topic)));
+        self.call(
+            &MetadataRequest::default().with_topics(Some(vec![topic])).with_allow_auto_topic_creation(false),
+        )
+    }
+
+    /// Creates a topic; `false` if it is there already.
+    ///
+    /// # Errors
+    /// Whatever the broker says.
+    pub fn create_topic(
+        &mut self,
+        topic: &str,
+        partitions: i32,
+        replication: i16,
+        configs: &[(String, String)],
+    ) -> Result<bool> {
+        let configs = configs.iter().map(|(name, value)| {
+            CreatableTopicConfig::default()
+                .with_name(StrBytes::from_string(name.clone()))
+                .with_value(Some(StrBytes::from_string(value.clone())))
+        });
+        let creatable = CreatableTopic::default()
+            .with_name(topic_name(topic))
+            .with_num_partitions(partitions)
+            .with_replication_factor(replication)
+            .with_configs(configs.collect());
+        let request =
+            CreateTopicsRequest::default().with_topics(vec![creatable]).with_timeout_ms(timeout_ms());
+        let response = self.call(&request)?;
+        let result = response.topics.first().context("CreateTopics answered without the topic")?;
+        match result.error_code.err() {
+            None => Ok(true),
+            Some(ResponseError::TopicAlreadyExists) => Ok(false),
+            Some(error) => {
+                let message = result.error_message.as_ref().map(StrBytes::as_str).unwrap_or_default();
+                bail!("creating topic {topic}: {error} {message}")
+            }
+        }
+    }
+
+    /// Deletes a topic.
+    ///
+    /// # Errors
+    /// Whatever the broker says.
+    pub fn delete_topic(&mut self, topic: &str) -> Result<()> {
+        let request = DeleteTopicsRequest::default().with_timeout_ms(timeout_ms());
+        let request = if self.apis.version::<DeleteTopicsRequest>()? >= DELETE_TOPICS_STATES_VERSION {
+            let state = DeleteTopicState::default().with_name(Some(topic_name(topic)));
+            request.with_topics(vec![state])
+        } else {
+            request.with_topic_names(vec![topic_name(topic)])
+        };
+        let response = self.call(&request)?;
+        let result = response.responses.first().context("DeleteTopics answered without the topic")?;
+        check(result.error_code).with_context(|| format!("deleting topic {topic}"))
+    }
+
+    /// A fresh producer id and its epoch, for idempotence without transactions.
+    ///
+    /// # Errors
+    /// Whatever the broker says after some patience with a coordinator that is still loading.
+    pub fn init_producer_id(&mut self) -> Result<(i64, i16)> {
+        // A field's default in kafka-protocol is not always "none".
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(None)
+            .with_transaction_timeout_ms(timeout_ms())
+            .with_producer_id((-1).into())
+            .with_producer_epoch(-1);
+        for _ in 0..50 {
+            let response = self.call(&request)?;
+            match response.error_code.err() {
+                None => return Ok((response.producer_id.0, response.producer_epoch)),
+                Some(error) if error.is_retriable() => std::thread::sleep(Duration::from_millis(100)),
+                Some(error) => bail!("InitProducerId: {error}"),
+            }
+        }
+        bail!("InitProducerId: the broker was not ready for 5 s")
+    }
+
+    /// One end of the log (`EARLIEST`, `LATEST`) of each partition, in the order asked. The broker must lead them all.
+    ///
+    /// # Errors
+    /// Whatever the broker says.
+    pub fn list_offsets(&mut self, topic: &str, partitions: &[i32], end: i64) -> Result<Vec<i64>> {
+        let asked = partitions.iter().map(|&partition| {
+            ListOffsetsPartition::default()
+                .with_partition_index(partition)
+                .with_current_leader_epoch(-1)
+                .with_timestamp(end)
+        });
+        let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![
+            ListOffsetsTopic::default().with_name(topic_name(topic)).with_partitions(asked.collect()),
+        ]);
+        let response = self.call(&request)?;
+        let found = response.topics.first().context("ListOffsets answered without the topic")?;
+        partitions
+            .iter()
+            .map(|&partition| {
+                let answer = found.partitions.iter().find(|answer| answer.partition_index == partition);
+                let answer =
+                    answer.with_context(|| format!("ListOffsets answered without {topic}-{partition}"))?;
+                check(answer.error_code).with_context(|| format!("ListOffsets of {topic}-{partition}"))?;
+                Ok(answer.offset)
+            })
+            .collect()
+    }
+
+    /// Sends `request` in the highest shared version and waits for its reply.
+    ///
+    /// # Errors
+    /// If versions do not overlap, the connection fails, or the reply does not decode.
+    pub fn call<R: Request>(&mut self, request: &R) -> Result<R::Response> {
+        let version = self.apis.version::<R>()?;
+        self.call_at(request, version).with_context(|| format!("calling {}", self.address))
+    }
+
+    fn call_at<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response> {
+        let correlation_id = self.next_correlation_id;
+        self.next_correlation_id += 1;
+        self.stream.write_all(&encode_request(request, version, correlation_id)?)?;
+        let mut size = [0; SIZE_BYTES];
+        self.stream.read_exact(&mut size)?;
+        let size = usize::try_from(u32::from_be_bytes(size))?;
+        ensure!(size <= FRAME_BYTES_MAX, "a reply of {size} bytes");
+        let mut frame = vec![0; size];
+        self.stream.read_exact(&mut frame)?;
+        let (answered, response) = decode_response::<R>(Bytes::from(frame), version)?;
+        ensure!(answered == correlation_id, "reply {answered} to request {correlation_id}");
+        Ok(response)
+    }
+}
+
+/// A TCP connection with the options that every connection here has.
+///
+/// # Errors
+/// If no address of the name accepts.
+pub fn connect(address: &str) -> Result<TcpStream> {
+    let mut failure = anyhow::anyhow!("the name resolves to no address");
+    for resolved in address.to_socket_addrs().with_context(|| format!("resolving {address}"))? {
+        match TcpStream::connect_timeout(&resolved, TIMEOUT) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(TIMEOUT))?;
+                stream.set_write_timeout(Some(TIMEOUT))?;
+                return Ok(stream);
+            }
+            Err(error) => failure = error.into(),
+        }
+    }
+    Err(failure.context(format!("connecting to {address}")))
+}
+
+/// An error code as a result.
+///
+/// # Errors
+/// If the code is not 0.
+pub fn check(code: i16) -> Result<()> {
+    match code.err() {
+        None => Ok(()),
+        Some(error) => bail!("{error}"),
+    }
+}
+
+/// A topic's name as the messages want it.
+pub fn topic_name(topic: &str) -> TopicName {
+    TopicName(StrBytes::from_string(topic.to_string()))
+}
+
+fn timeout_ms() -> i32 {
+    i32::try_from(TIMEOUT.as_millis()).expect("a short timeout")
+}
