@@ -181,8 +181,12 @@ impl Recovery<'_> {
         let mut changed = finish_swaps(dir, &names)?;
         for name in names.iter().filter(|name| FileName::parse(name) == FileName::Leftover) {
             let path = dir.join(name);
-            fs::remove_file(&path).map_err(|error| StorageError::io("remove", &path, error))?;
-            changed = true;
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(StorageError::io("remove", &path, error));
+                }
+                _ => changed = true, // the file remover of a log that was closed just now may have been faster
+            }
         }
         for name in if changed { list()? } else { names } {
             match FileName::parse(&name) {
