@@ -155,6 +155,11 @@ impl Work {
         requests == HOME_CHECK_REQUESTS
     }
 
+    /// Whether there was any.
+    fn is_none(&self) -> bool {
+        self.by_shard.borrow().iter().all(|bytes| *bytes == 0)
+    }
+
     fn fade(&self) {
         self.by_shard.borrow_mut().iter_mut().for_each(|bytes| *bytes /= 2);
     }
@@ -189,7 +194,7 @@ impl Connection {
                 if self.link.unsent_bytes() > UNSENT_REPLIES_MAX_BYTES {
                     self.link.flush().await;
                 }
-                if self.work.is_due() {
+                if self.work.is_due() && !self.work.is_none() {
                     better_home = self.front.broker.better_home(&self.work.by_shard.borrow());
                     self.work.fade();
                 }

@@ -50,7 +50,8 @@ fn a_hostile_count_is_an_error_in_either_form() {
 #[test]
 fn a_true_count_is_taken_however_many_elements_it_has() {
     for version in [1, 9] {
-        let topic = MetadataRequestTopic::default().with_name(Some(TopicName(StrBytes::from_static_str("t"))));
+        let topic =
+            MetadataRequestTopic::default().with_name(Some(TopicName(StrBytes::from_static_str("t"))));
         let sent = MetadataRequest::default().with_topics(Some(vec![topic; 100_000]));
         let mut body = BytesMut::new();
         sent.encode(&mut body, version).unwrap();

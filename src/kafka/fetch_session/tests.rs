@@ -111,8 +111,7 @@ fn a_partition_that_gave_records_goes_to_the_end() {
 fn partitions_come_and_go_and_an_empty_session_ends() {
     let mut client = Client::new(10);
     let id = client.begin(&[(0, 0), (1, 0)]);
-    let (served, ..) =
-        client.fetch(&forget(request(id, 1, &[(7, 3)]), &[0]), &[quiet(5), quiet(5)]).unwrap();
+    let (served, ..) = client.fetch(&forget(request(id, 1, &[(7, 3)]), &[0]), &[quiet(5), quiet(5)]).unwrap();
     assert_eq!(served, [1, 7]);
     let (served, session_id, _) = client.fetch(&forget(request(id, 2, &[]), &[1, 7, 99]), &[]).unwrap();
     assert_eq!((served, session_id), (vec![], NO_SESSION));
@@ -124,10 +123,7 @@ fn partitions_come_and_go_and_an_empty_session_ends() {
 fn wrong_ids_epochs_and_ways_of_naming_topics_are_refused() {
     let mut client = Client::new(10);
     let id = client.begin(&[(0, 0)]);
-    assert_eq!(
-        client.resolve(&request(id ^ 1, 1, &[])).unwrap_err(),
-        ResponseError::FetchSessionIdNotFound
-    );
+    assert_eq!(client.resolve(&request(id ^ 1, 1, &[])).unwrap_err(), ResponseError::FetchSessionIdNotFound);
     assert_eq!(client.resolve(&request(id, 2, &[])).unwrap_err(), ResponseError::InvalidFetchSessionEpoch);
     let by_id = client.cache.resolve(&request(id, 1, &[]), TOPIC_ID_VERSION, client.now);
     assert_eq!(by_id.unwrap_err(), ResponseError::FetchSessionTopicIdError);
