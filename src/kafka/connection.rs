@@ -328,7 +328,13 @@ async fn while_connected<T>(
         match future::or(answered, read).await {
             First::Answered(answer) => return Ok(Some(answer)),
             // The watch shuts the reading side when the server stops; the client still waits for its answer.
-            First::Read(Ok(0)) if link.is_stopping() => return Ok(timeout(STOP_GRACE, answering).await),
+            First::Read(Ok(0)) if link.is_stopping() => {
+                let answer = timeout(STOP_GRACE, answering).await;
+                if answer.is_none() {
+                    link.close();
+                }
+                return Ok(answer);
+            }
             First::Read(Ok(0)) => {
                 link.close();
                 return Ok(None);
