@@ -46,11 +46,10 @@ pub fn run(config: Arc<Config>) -> Result<(), ServerError> {
     let ready_line = format!("ready kafka={}", listeners.first_address());
 
     let running = Running::start(&config, shards, &data_dir, identity)?;
-    let served = running.load().and_then(|()| {
+    let served = running.load().map(|()| {
         running.serve(listeners);
         print_ready(&ready_line);
         wait_for_stop();
-        Ok(())
     });
     let stopped = running.stop(served.is_ok());
     served.and(stopped)

@@ -91,9 +91,9 @@ fn an_empty_value_in_place_of_null_is_noticed() {
 
 #[test]
 fn a_wrong_acknowledgement_is_noticed() {
-    let message = complaint(|acks, _| drop(acks.acked.insert((TOPIC.to_owned(), 7), (1, 4))));
+    let message = complaint(|acks, _| _ = acks.acked.insert((TOPIC.to_owned(), 7), (1, 4)));
     assert!(message.contains("acknowledged elsewhere"), "{message}");
-    let message = complaint(|acks, _| drop(acks.acked.remove(&(TOPIC.to_owned(), 7))));
+    let message = complaint(|acks, _| _ = acks.acked.remove(&(TOPIC.to_owned(), 7)));
     assert!(message.contains("never acknowledged"), "{message}");
     let message = complaint(|acks, _| acks.failed.push("failed\ttopic\t1\treason".to_owned()));
     assert!(message.contains("sends failed"), "{message}");

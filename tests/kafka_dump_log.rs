@@ -6,7 +6,6 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use support::clients::{CODECS, Client};
 use support::process;
 use support::records::{Record, mixed, now_ms};
@@ -183,7 +182,7 @@ fn check_indexes(topic: &str, indexes: &[PathBuf]) {
 
 /// `batch base_offset=.. last_offset=.. count=.. position=.. size=.. codec=.. crc=.. valid=..`, then its records.
 fn logstreams_dump(log: &Path) -> Vec<Batch> {
-    let mut command = Command::new(support::server::logstreams_binary());
+    let mut command = support::server::logstreams();
     command.arg("dump").arg("--records").arg(log);
     let mut batches: Vec<Batch> = Vec::new();
     let mut next_offset = None;

@@ -43,7 +43,7 @@ const MODULES: &[(&str, u8, May)] = &[
 ];
 
 /// A front sees bytes and verbs, never a file, a shard or a partition.
-const FRONTS_MAY: &[&str] = &["base", "model", "record", "config", "metrics", "broker"];
+const FRONTS_MAY: &[&str] = &["base", "model", "record", "config", "metrics", "runtime", "broker"];
 
 /// Modules of the binary, which call the library by its name.
 const BINARY: &[&str] = &["main", "cli"];

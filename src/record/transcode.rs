@@ -36,15 +36,21 @@ pub fn transcode(batch: &[u8], to: Compression, size_bytes_max: usize) -> Result
     let mut plain = Decompressor::new(from, records)?;
     let mut out =
         BoundedBytes { bytes: vec![0; BATCH_HEADER_BYTES], bytes_max: size_bytes_max, is_full: false };
-    match recompress(&mut plain, to, &mut out) {
+    let plain_bytes = (from == Compression::None).then_some(records.len());
+    match recompress(&mut plain, plain_bytes, to, &mut out) {
         _ if out.is_full => Err(BatchError::TooLarge { limit_bytes: size_bytes_max }),
         Err(error) => Err(BatchError::Decompression { codec: from, reason: error.to_string() }),
         Ok(()) => Ok(seal(out.bytes, header, to)),
     }
 }
 
-fn recompress(plain: &mut impl Read, to: Compression, out: &mut BoundedBytes) -> io::Result<()> {
-    let mut compressor = Compressor::new(to, out, None)?;
+fn recompress(
+    plain: &mut impl Read,
+    plain_bytes: Option<usize>,
+    to: Compression,
+    out: &mut BoundedBytes,
+) -> io::Result<()> {
+    let mut compressor = Compressor::new(to, out, plain_bytes)?;
     let mut window = vec![0; COPY_BYTES];
     let mut left = DECOMPRESSED_BYTES_MAX;
     loop {

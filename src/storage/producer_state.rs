@@ -363,10 +363,8 @@ fn check_sequence(entry: &ProducerEntry, header: &BatchHeader) -> Result<(), Pro
     let last_sequence = entry.last_sequence();
     let in_order = if entry.epoch == NO_PRODUCER_EPOCH {
         true
-    } else if header.producer_epoch != entry.epoch {
-        sequence == 0
-    } else if last_sequence == NO_SEQUENCE {
-        sequence == 0 // only a marker was seen in this epoch
+    } else if header.producer_epoch != entry.epoch || last_sequence == NO_SEQUENCE {
+        sequence == 0 // a new epoch, or one in which only a marker was seen
     } else {
         sequence == record::increment_sequence(last_sequence, 1)
     };

@@ -183,7 +183,7 @@ impl Server {
     }
 
     fn logstreams_command(&self) -> Command {
-        let mut command = Command::new(logstreams_binary());
+        let mut command = logstreams();
         command.arg("serve").arg("--data-dir").arg(self.data_dir());
         command.arg("--kafka-addr").arg(format!("127.0.0.1:{}", self.port));
         command.args(["--redis-addr", "off", "--admin-addr", "off"]);
@@ -266,9 +266,17 @@ impl Drop for Server {
     }
 }
 
-/// The binary that cargo built, or the one that `LOGSTREAMS_BIN` names.
-pub fn logstreams_binary() -> PathBuf {
-    std::env::var_os("LOGSTREAMS_BIN").map_or(PathBuf::from(env!("CARGO_BIN_EXE_logstreams")), PathBuf::from)
+/// The binary that cargo built, or the one that `LOGSTREAMS_BIN` names, without the settings that our environment
+/// may hold: it takes every `LOGSTREAMS_*` variable for one.
+pub fn logstreams() -> Command {
+    let mut command =
+        Command::new(std::env::var_os("LOGSTREAMS_BIN").unwrap_or(env!("CARGO_BIN_EXE_logstreams").into()));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("LOGSTREAMS_") {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// `ready kafka=127.0.0.1:41234 ...` of LogStreams, or Kafka's announcement.

@@ -6,7 +6,7 @@
 //! the log goes offline until it is opened, and looked at, anew.
 
 use std::cell::{Cell, RefCell};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::model::Offset;
 use crate::runtime::directory;
@@ -194,7 +194,7 @@ impl LogState {
 }
 
 /// Syncs a segment that may have been removed meanwhile.
-async fn sync_file(path: &PathBuf) -> Result<(), StorageError> {
+async fn sync_file(path: &Path) -> Result<(), StorageError> {
     let file = match File::open(path, OpenMode::Read).await {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

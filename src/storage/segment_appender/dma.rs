@@ -320,10 +320,12 @@ impl Writer {
         {
             return Some(full);
         }
-        if state.full.is_empty() && state.writes_under_way == 0 && state.written < state.end {
-            if let Some(tail) = self.next_tail(state) {
-                return Some(tail);
-            }
+        if state.full.is_empty()
+            && state.writes_under_way == 0
+            && state.written < state.end
+            && let Some(tail) = self.next_tail(state)
+        {
+            return Some(tail);
         }
         self.next_zeros(state)
     }

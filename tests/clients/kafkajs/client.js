@@ -341,5 +341,6 @@ main()
     console.error(error);
     process.exitCode = 1;
   })
-  // An open standard input, or a connection of a verb that failed, would keep the process alive.
-  .finally(() => process.exit());
+  // An open standard input, or a connection of a verb that failed, would keep the process alive. The last write's
+  // callback comes when all output before it has left; exiting earlier cuts it off.
+  .finally(() => process.stdout.write("", () => process.exit()));

@@ -79,6 +79,11 @@ impl Control {
         outcome
     }
 
+    /// The bare connection, with no request on its way.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     /// Metadata of one topic, which is not created by asking.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::clock::MILLISECOND_NS;
 use crate::cluster::{Cluster, View};
+use crate::control::{self, Control};
 use crate::worker::{Links, Turn};
 
 /// How long a partition or a broker is left alone after a failure.
@@ -50,14 +51,18 @@ impl LeaderLinks {
         leaders
     }
 
-    /// Opens every connection that the current view asks for.
+    /// Opens every connection that the current view asks for and asks each for its versions, as every client does.
+    ///
+    /// The answer also paces thousands of connects: a broker that accepts more slowly than they come would let them
+    /// overflow its listen queue (Kafka's holds 50), and each that does waits a second for the kernel to try again.
     ///
     /// # Errors
-    /// If a broker does not accept.
+    /// If a broker does not accept or answer.
     pub fn connect(&mut self, turn: &Turn<'_>) -> Result<()> {
         for link in 0..self.count() {
             if !self.links.is_open(link) {
-                self.open(link, turn)?;
+                let stream = Control::connect(&self.address_of(link)?)?.into_stream();
+                self.links.open(link, stream, turn)?;
             }
         }
         Ok(())
@@ -93,7 +98,7 @@ impl LeaderLinks {
             if self.links.is_open(link) || !self.needed[link] || turn.now_ns < self.reconnect_ns[link] {
                 continue;
             }
-            if let Err(error) = self.open(link, turn) {
+            if let Err(error) = self.reopen(link, turn) {
                 self.on_lost(link, error, turn.now_ns)?;
             }
         }
@@ -147,11 +152,15 @@ impl LeaderLinks {
         }
     }
 
-    fn open(&mut self, link: usize, turn: &Turn<'_>) -> Result<()> {
+    fn reopen(&mut self, link: usize, turn: &Turn<'_>) -> Result<()> {
+        let stream = control::connect(&self.address_of(link)?)?;
+        self.links.open(link, stream, turn)
+    }
+
+    fn address_of(&self, link: usize) -> Result<String> {
         let node = self.links.node(link);
         let address = self.view.addresses.get(&node).cloned();
-        let address = address.with_context(|| anyhow!("node {node} is gone from the metadata"))?;
-        self.links.open(link, &address, turn)
+        address.with_context(|| anyhow!("node {node} is gone from the metadata"))
     }
 }
 

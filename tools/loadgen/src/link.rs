@@ -16,7 +16,6 @@ use rustix::event::epoll;
 use rustix::io::{Errno, read, retry_on_intr};
 
 use crate::batch::BatchBuffer;
-use crate::control;
 use crate::wire::{FRAME_BYTES_MAX, SIZE_BYTES};
 
 /// Room for a read when no frame says how much is to come.
@@ -52,12 +51,11 @@ pub struct Link {
 }
 
 impl Link {
-    /// Connects (blocking, briefly) and registers with `poller` under `token`.
+    /// Takes over a fresh connection and registers it with `poller` under `token`.
     ///
     /// # Errors
-    /// If the broker does not accept.
-    pub fn open(address: &str, poller: &OwnedFd, token: u64) -> Result<Self> {
-        let stream = control::connect(address)?;
+    /// If the kernel refuses.
+    pub fn new(stream: TcpStream, poller: &OwnedFd, token: u64) -> Result<Self> {
         stream.set_nonblocking(true)?;
         epoll::add(poller, &stream, epoll::EventData::new_u64(token), epoll::EventFlags::IN)?;
         Ok(Self {
@@ -204,7 +202,7 @@ fn size_at(bytes: &[u8], position: usize) -> Result<usize> {
 mod tests {
     use std::collections::VecDeque;
     use std::io::{Read, Write};
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
     use std::time::Duration;
 
     use rustix::event::epoll;
@@ -216,7 +214,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
         let address = listener.local_addr().expect("bound").to_string();
         let poller = epoll::create(epoll::CreateFlags::CLOEXEC).expect("epoll");
-        let mut link = Link::open(&address, &poller, 7).expect("accepts");
+        let mut link =
+            Link::new(TcpStream::connect(&address).expect("accepts"), &poller, 7).expect("registers");
         let (mut peer, _) = listener.accept().expect("connected");
         peer.set_nodelay(true).expect("a socket");
 
@@ -247,7 +246,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
         let address = listener.local_addr().expect("bound").to_string();
         let poller = epoll::create(epoll::CreateFlags::CLOEXEC).expect("epoll");
-        let mut link = Link::open(&address, &poller, 7).expect("accepts");
+        let mut link =
+            Link::new(TcpStream::connect(&address).expect("accepts"), &poller, 7).expect("registers");
         let (mut peer, _) = listener.accept().expect("connected");
         let reader = std::thread::spawn(move || {
             let mut bytes = vec![0; 3 * 10_000_002];

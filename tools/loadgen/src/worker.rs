@@ -7,6 +7,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::net::TcpStream;
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -82,13 +83,13 @@ impl Links {
         self.links[index].as_ref().is_some_and(Link::is_flushed)
     }
 
-    /// Connects to the node of `index`.
+    /// Puts a fresh connection to the node of `index` into service.
     ///
     /// # Errors
-    /// If it does not accept.
-    pub fn open(&mut self, index: usize, address: &str, turn: &Turn<'_>) -> Result<()> {
+    /// If the kernel refuses.
+    pub fn open(&mut self, index: usize, stream: TcpStream, turn: &Turn<'_>) -> Result<()> {
         let token = (turn.client_index as u64) << LINK_BITS | index as u64;
-        self.links[index] = Some(Link::open(address, turn.poller, token)?);
+        self.links[index] = Some(Link::new(stream, turn.poller, token)?);
         Ok(())
     }
 
