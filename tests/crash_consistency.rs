@@ -100,6 +100,9 @@ enum Kept {
 
 /// Plays one story; whether the disk stopped at all.
 async fn play(story: Story) -> bool {
+    if std::env::var_os("STORIES").is_some() {
+        eprintln!("{story:?}");
+    }
     let dir = log_support::temporary_directory();
     let setup = setup(story.write_path);
     let (seen, stopped) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
