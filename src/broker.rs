@@ -129,7 +129,7 @@ impl Broker {
     pub fn better_home(&self, work_by_shard: &[u64]) -> Option<ShardId> {
         let total: u64 = work_by_shard.iter().sum();
         let (busiest, work) = work_by_shard.iter().enumerate().max_by_key(|(_, work)| **work)?;
-        let moves = busiest != self.shard.id() && work * 100 >= total * HAND_OVER_SHARE_PERCENT;
+        let moves = total > 0 && busiest != self.shard.id() && work * 100 >= total * HAND_OVER_SHARE_PERCENT;
         moves.then_some(busiest)
     }
 
