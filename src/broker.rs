@@ -29,7 +29,7 @@ pub use crate::partition::{EpochEnd, IsolationLevel, ListedOffset, OffsetSpec, P
 pub use crate::shard::{NewPartitions, NewTopic};
 
 use crate::config::Config;
-use crate::model::{LeaderEpoch, ProducerId, ShardId, TopicPartition};
+use crate::model::{LeaderEpoch, NO_LEADER_EPOCH, ProducerId, ShardId, TopicPartition};
 use crate::shard::Shard;
 
 /// The share of a connection's work that must belong to one other shard before it moves there.
@@ -117,17 +117,19 @@ impl Broker {
         self.config().node_id.saturating_add(i32::try_from(offset).unwrap_or(0))
     }
 
-    /// The leader epoch of a partition as Metadata tells it: its own where this shard owns it, else not known (-1),
-    /// which clients take as "do not check".
+    /// The leader epoch of a partition as Metadata tells it; -1 for a partition that there is not.
     pub fn leader_epoch(&self, topic_partition: &TopicPartition) -> LeaderEpoch {
-        self.shard.partition(topic_partition).map_or(-1, |partition| partition.leader_epoch())
+        let image = self.image();
+        let partition =
+            image.topic(&topic_partition.topic).and_then(|topic| topic.partition(topic_partition.partition));
+        partition.map_or(NO_LEADER_EPOCH, |partition| partition.leader_epoch)
     }
 
     /// If nearly all of a connection's work belongs to one other shard, that shard: the connection should move there.
     pub fn better_home(&self, work_by_shard: &[u64]) -> Option<ShardId> {
         let total: u64 = work_by_shard.iter().sum();
         let (busiest, work) = work_by_shard.iter().enumerate().max_by_key(|(_, work)| **work)?;
-        let moves = busiest != self.shard.id() && work * 100 >= total * HAND_OVER_SHARE_PERCENT;
+        let moves = total > 0 && busiest != self.shard.id() && work * 100 >= total * HAND_OVER_SHARE_PERCENT;
         moves.then_some(busiest)
     }
 

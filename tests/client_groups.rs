@@ -1,12 +1,7 @@
 //! Consumer groups with every stock client: partitions are shared out, a killed member's partitions are taken over,
 //! and committed offsets outlive members and servers.
 
-<<<<<<< HEAD
-// A test that drives other processes waits with plain threads and the system's clock.
-#![allow(clippy::disallowed_methods)]
-=======
 #![allow(clippy::disallowed_methods, reason = "the tests wait for other processes, in real time")]
->>>>>>> clients
 
 mod support;
 

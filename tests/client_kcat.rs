@@ -1,11 +1,6 @@
 //! kcat, the client that operators have at hand: files in and out byte for byte, metadata, offsets by time, groups.
 
-<<<<<<< HEAD
-// A test that drives other processes waits with plain threads and the system's clock.
-#![allow(clippy::disallowed_methods)]
-=======
 #![allow(clippy::disallowed_methods, reason = "the tests wait for other processes, in real time")]
->>>>>>> clients
 
 mod support;
 

@@ -2,12 +2,7 @@
 //! the server comes back on the same port. What was acknowledged is there at the end: exactly once for an idempotent
 //! producer, at least once for a plain one.
 
-<<<<<<< HEAD
-// A test that drives other processes waits with plain threads and the system's clock.
-#![allow(clippy::disallowed_methods)]
-=======
 #![allow(clippy::disallowed_methods, reason = "the tests wait for other processes, in real time")]
->>>>>>> clients
 
 mod support;
 

@@ -39,8 +39,9 @@ fn kafka_dump_log_has_no_complaint_and_agrees_with_logstreams_dump() {
         let logs = files(&directory, "log");
         assert!(logs.len() >= 2, "{topic} has {} segments; the test wants several", logs.len());
         let batches = check_logs(topic, codec, &logs, &sent);
-        check_indexes(topic, &files(&directory, "index"));
-        check_indexes(topic, &files(&directory, "timeindex"));
+        let batch_count = batches.values().map(Vec::len).sum();
+        check_indexes(topic, &files(&directory, "index"), batch_count);
+        check_indexes(topic, &files(&directory, "timeindex"), batch_count);
         if server.program() == Program::LogStreams {
             for log in &logs {
                 assert_eq!(logstreams_dump(log), batches[log], "{topic}: logstreams dump disagrees");
@@ -136,7 +137,8 @@ fn check_logs(topic: &str, codec: &str, logs: &[PathBuf], sent: &[Record]) -> BT
             let batch = Batch::read(&fields, names);
             assert!(batch.valid, "{topic}: {line}");
             assert_eq!((batch.base_offset, batch.position), (next_offset, next_position), "{topic}: {line}");
-            assert_eq!(batch.codec, codec, "{topic}: {line}");
+            // A client may leave a lone record as it is when compression would not make it smaller.
+            assert!(batch.codec == codec || batch.codec == "none" && batch.count == 1, "{topic}: {line}");
             next_offset = batch.last_offset + 1;
             next_position += batch.size;
             batches.entry(log.clone()).or_default().push(batch);
@@ -157,6 +159,7 @@ fn check_logs(topic: &str, codec: &str, logs: &[PathBuf], sent: &[Record]) -> BT
         }
     }
     assert_eq!(next_record, sent.len(), "{topic}: records in the dump");
+    assert!(batches.values().flatten().any(|batch| batch.codec == codec), "{topic}: nothing is compressed");
     for log in logs {
         let end = batches[log].iter().map(|batch| batch.size).sum::<u64>();
         assert_eq!(end, fs::metadata(log).expect("a log").len(), "{topic}: bytes after the last batch");
@@ -165,24 +168,27 @@ fn check_logs(topic: &str, codec: &str, logs: &[PathBuf], sent: &[Record]) -> BT
 }
 
 /// The checks that a broker does when it starts, then every entry against the log.
-fn check_indexes(topic: &str, indexes: &[PathBuf]) {
+fn check_indexes(topic: &str, indexes: &[PathBuf], batch_count: usize) {
     let sane: Vec<String> = dump(indexes, &["--index-sanity-check"]);
     for index in indexes {
-        let passed = format!("{} passed sanity check.", index.display());
-        let size = fs::metadata(index).expect("an index").len();
-        assert!(
-            sane.contains(&passed),
-            "{topic}: {} of {size} bytes is not sane: {sane:#?}",
-            index.display()
-        );
+        // A segment with a single batch has no entry, and of an empty offset index the tool says just that.
+        let verdict = |words| sane.contains(&format!("{} {words}", index.display()));
+        let is_empty = fs::metadata(index).expect("an index").len() == 0;
+        let is_sane = verdict("passed sanity check.") || is_empty && verdict("is empty.");
+        assert!(is_sane, "{topic}: {} is not sane: {sane:#?}", index.display());
     }
     let mut entries = 0;
     for line in dump(indexes, &[]) {
         let is_entry = ["offset: ", "timestamp: "].iter().any(|start| line.starts_with(start));
-        assert!(is_entry || line.starts_with("Dumping "), "{topic}: kafka-dump-log complains: {line}");
+        let is_heading = line.starts_with("Dumping ") || line.ends_with(" is empty.");
+        assert!(is_entry || is_heading, "{topic}: kafka-dump-log complains: {line}");
         entries += usize::from(is_entry);
     }
-    assert!(entries > indexes.len(), "{topic}: {entries} entries in {} indexes", indexes.len());
+    // Java's small batches make many entries; a client of few large batches may come by with none.
+    assert!(
+        entries > 0 || batch_count <= 2 * indexes.len(),
+        "{topic}: {batch_count} batches and no index entry"
+    );
 }
 
 /// `file PATH size=..`, then for each batch

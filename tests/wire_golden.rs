@@ -121,6 +121,8 @@ fn read(key: i16, version: i16, reply: &[u8]) -> String {
         assert_eq!(again, bytes, "the crate would write other bytes");
         format!("{response:#?}")
     }
+    // The crate's ListOffsets ends at version 10; version 11 has its form.
+    let version = if key == 2 { version.min(10) } else { version };
     macro_rules! bodies {
         ($rest:ident, $($key:literal $response:ident),* $(,)?) => {
             match key {

@@ -78,10 +78,10 @@ kafka_apis! {
 //  key name                     module                     versions flexible from
     0   Produce                  produce                    3..=13   9 by hand;
     1   Fetch                    fetch                      4..=18   12 by hand;
-    2   ListOffsets              list_offsets               1..=10   6;
+    2   ListOffsets              list_offsets               1..=11   6 by hand;
     3   Metadata                 metadata                   0..=13   9;
-    8   OffsetCommit             offset_commit              2..=9    8;
-    9   OffsetFetch              offset_fetch               1..=9    6;
+    8   OffsetCommit             offset_commit              2..=10   8 by hand;
+    9   OffsetFetch              offset_fetch               1..=10   6 by hand;
     10  FindCoordinator          find_coordinator           0..=6    3;
     11  JoinGroup                join_group                 0..=9    6;
     12  Heartbeat                heartbeat                  0..=4    4;
@@ -234,11 +234,20 @@ async fn answer_with<Q: Decodable, R: Encodable>(
     handle: impl AsyncFnOnce(&RequestContext<'_>, Q) -> R,
 ) -> Result<Answer, Malformed> {
     let request = decode_guard::decode(body.freeze(), ctx.version())?;
-    let response = handle(ctx, request).await;
-    Ok(Answer::Now(match frame::encode_reply(&ctx.header, &response) {
+    Ok(reply(ctx, &handle(ctx, request).await))
+}
+
+/// Encodes a reply in the request's version.
+fn reply(ctx: &RequestContext<'_>, response: &impl Encodable) -> Answer {
+    reply_as(ctx, ctx.version(), response)
+}
+
+/// Encodes a reply in the form of another version.
+fn reply_as(ctx: &RequestContext<'_>, version: i16, response: &impl Encodable) -> Answer {
+    Answer::Now(match frame::encode_reply_as(&ctx.header, version, response) {
         Ok(reply) => Outcome::Reply(reply),
         Err(error) => Outcome::Close(error.to_string()),
-    }))
+    })
 }
 
 /// Decodes what `_handle` takes.

@@ -155,6 +155,11 @@ impl Work {
         requests == HOME_CHECK_REQUESTS
     }
 
+    /// Whether there was any.
+    fn is_none(&self) -> bool {
+        self.by_shard.borrow().iter().all(|bytes| *bytes == 0)
+    }
+
     fn fade(&self) {
         self.by_shard.borrow_mut().iter_mut().for_each(|bytes| *bytes /= 2);
     }
@@ -189,7 +194,7 @@ impl Connection {
                 if self.link.unsent_bytes() > UNSENT_REPLIES_MAX_BYTES {
                     self.link.flush().await;
                 }
-                if self.work.is_due() {
+                if self.work.is_due() && !self.work.is_none() {
                     better_home = self.front.broker.better_home(&self.work.by_shard.borrow());
                     self.work.fade();
                 }
@@ -323,7 +328,13 @@ async fn while_connected<T>(
         match future::or(answered, read).await {
             First::Answered(answer) => return Ok(Some(answer)),
             // The watch shuts the reading side when the server stops; the client still waits for its answer.
-            First::Read(Ok(0)) if link.is_stopping() => return Ok(timeout(STOP_GRACE, answering).await),
+            First::Read(Ok(0)) if link.is_stopping() => {
+                let answer = timeout(STOP_GRACE, answering).await;
+                if answer.is_none() {
+                    link.close();
+                }
+                return Ok(answer);
+            }
             First::Read(Ok(0)) => {
                 link.close();
                 return Ok(None);

@@ -101,18 +101,10 @@ pub(super) fn split_header(mut frame: BytesMut) -> Result<(RequestHeader, BytesM
 /// A reply ready for the socket, in pieces.
 pub(super) type Reply = Vec<Bytes>;
 
-/// Frames a message of the `kafka-protocol` crate.
+/// Frames a message of the `kafka-protocol` crate in the form of `version`, which is that of the request but for a few.
 ///
 /// # Errors
 /// What the crate finds wrong with the message: a fault of ours, never of the client.
-pub(super) fn encode_reply(header: &RequestHeader, message: &impl Encodable) -> Result<Reply, Malformed> {
-    encode_reply_as(header, header.version, message)
-}
-
-/// Frames a message in another version than that of the request.
-///
-/// # Errors
-/// As [`encode_reply`].
 pub(super) fn encode_reply_as(
     header: &RequestHeader,
     version: i16,

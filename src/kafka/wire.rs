@@ -57,6 +57,14 @@ impl Reader {
         self.bytes.try_get_i32().map_err(|_| Malformed::cut("an int32"))
     }
 
+    pub(super) fn read_i64(&mut self) -> Result<i64, Malformed> {
+        self.bytes.try_get_i64().map_err(|_| Malformed::cut("an int64"))
+    }
+
+    pub(super) fn read_bool(&mut self) -> Result<bool, Malformed> {
+        self.bytes.try_get_u8().map(|byte| byte != 0).map_err(|_| Malformed::cut("a boolean"))
+    }
+
     pub(super) fn read_uuid(&mut self) -> Result<Uuid, Malformed> {
         let mut id = [0; 16];
         self.bytes.try_copy_to_slice(&mut id).map_err(|_| Malformed::cut("a uuid"))?;
@@ -81,6 +89,11 @@ impl Reader {
             }
             count => Ok(count),
         }
+    }
+
+    /// A count of array elements that may not be null.
+    pub(super) fn read_required_count(&mut self) -> Result<usize, Malformed> {
+        self.read_count()?.ok_or_else(|| Malformed("an array is null that must not be".to_owned()))
     }
 
     /// A nullable string.

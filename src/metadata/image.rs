@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 
-use crate::model::{PartitionIndex, ShardId, TopicName, Uuid};
+use crate::model::{LeaderEpoch, PartitionIndex, ShardId, TopicName, TopicPartition, Uuid};
 
 /// One topic: its id, its partitions and the configs that were set on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,13 +25,19 @@ pub struct TopicImage {
 pub struct PartitionImage {
     /// The shard that owns it in this run of the server. Ownership is not stored.
     pub owner: ShardId,
+    /// The epoch of its leader in this run of the server, as its owner found it when it opened the log.
+    pub leader_epoch: LeaderEpoch,
 }
 
 impl TopicImage {
+    /// The partition, if there is such a one.
+    pub fn partition(&self, partition: PartitionIndex) -> Option<&PartitionImage> {
+        self.partitions.get(usize::try_from(partition).ok()?)
+    }
+
     /// The shard that owns `partition`, if there is such a partition.
     pub fn owner(&self, partition: PartitionIndex) -> Option<ShardId> {
-        let index = usize::try_from(partition).ok()?;
-        self.partitions.get(index).map(|partition| partition.owner)
+        self.partition(partition).map(|partition| partition.owner)
     }
 }
 
@@ -74,6 +80,19 @@ impl ClusterImage {
             self.by_id.remove(&replaced.id);
         }
         self.by_id.insert(topic.id, topic);
+    }
+
+    /// Puts in the leader epochs that the owners have found.
+    pub fn set_leader_epochs(&mut self, epochs: impl IntoIterator<Item = (TopicPartition, LeaderEpoch)>) {
+        for (TopicPartition { topic, partition }, leader_epoch) in epochs {
+            let Some(known) = self.by_name.get(&topic) else { continue };
+            let mut changed = TopicImage::clone(known);
+            let index = usize::try_from(partition).unwrap_or(usize::MAX);
+            if let Some(partition) = changed.partitions.get_mut(index) {
+                partition.leader_epoch = leader_epoch;
+                self.insert(changed);
+            }
+        }
     }
 
     /// Takes a topic out.

@@ -172,6 +172,7 @@ fn decode_partition(bytes: &mut &[u8]) -> Option<MetadataRecord> {
     }
     let leader = take_i32(bytes)?;
     let leader_epoch = take_i32(bytes)?;
+    take_i32(bytes)?; // partition epoch
     Some(MetadataRecord::Partition { topic_id, partition, leader, leader_epoch })
 }
 

@@ -2,10 +2,17 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use super::ServerError;
+use crate::base::clock;
 use crate::config::Config;
 use crate::runtime::tcp;
+
+/// How long an address may stay taken before that is an error.
+const TAKEN_PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is tried meanwhile.
+const TAKEN_RETRY: Duration = Duration::from_millis(10);
 
 /// Bound sockets that nobody accepts from yet.
 pub(super) struct Listeners {
@@ -55,10 +62,26 @@ impl Listeners {
     }
 }
 
+/// A server that was killed leaves its sockets to the kernel, which closes them only when it has wound up the rings that
+/// wait on them; whoever restarts it at once finds the address taken for some milliseconds.
 fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {
-    let bound = tcp::bind(address).and_then(|socket| socket.local_addr().map(|address| (socket, address)));
+    let started = clock::monotonic();
+    let bound = loop {
+        match tcp::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && started.elapsed() < TAKEN_PATIENCE => {
+                pause(TAKEN_RETRY);
+            }
+            bound => break bound,
+        }
+    };
+    let bound = bound.and_then(|socket| socket.local_addr().map(|address| (socket, address)));
     bound.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => ServerError::AddressInUse(address),
         _ => ServerError::Listen { address, source },
     })
+}
+
+#[allow(clippy::disallowed_methods)] // `main`'s thread, before there is a shard
+fn pause(duration: Duration) {
+    std::thread::sleep(duration);
 }

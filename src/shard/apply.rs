@@ -7,7 +7,7 @@ use std::rc::Rc;
 use bytes::BytesMut;
 
 use super::{Shard, ShardReply, ShardRequest};
-use crate::model::TopicPartition;
+use crate::model::{LeaderEpoch, TopicPartition};
 use crate::partition::{Appended, Partition, PartitionError, PartitionRead, ReadSpec};
 
 type Working = Pin<Box<dyn Future<Output = ShardReply>>>;
@@ -81,6 +81,10 @@ impl Shard {
                 shard.take_image(image, starts).await;
                 ShardReply::Done
             }),
+            ShardRequest::LeaderEpochs => {
+                let epochs = self.leader_epochs();
+                Box::pin(async { ShardReply::LeaderEpochs(epochs) })
+            }
             ShardRequest::Checkpoint => {
                 let checkpoints = self.checkpoints();
                 Box::pin(async { ShardReply::Checkpoints(checkpoints) })
@@ -136,6 +140,12 @@ impl Shard {
             answers.push(answer);
         }
         answers
+    }
+
+    fn leader_epochs(&self) -> Vec<(TopicPartition, LeaderEpoch)> {
+        let epoch =
+            |partition: &Rc<Partition>| (partition.topic_partition().clone(), partition.leader_epoch());
+        self.partitions.borrow().values().map(epoch).filter(|(_, epoch)| *epoch != 0).collect()
     }
 
     fn sizes(&self, wanted: Option<Vec<TopicPartition>>) -> Vec<(TopicPartition, u64)> {

@@ -179,9 +179,10 @@ impl Shard {
     async fn snapshot_if_grown(self: &Rc<Self>, host: &Rc<GroupHost>) {
         let log_bytes = host.partition.log().size_bytes();
         if log_bytes < SNAPSHOT_BYTES_MIN
-            || log_bytes < host.coordinator.borrow().live_bytes().saturating_mul(SNAPSHOT_GROWTH_MIN)
             // An append that is not in the machine yet would be missing from the snapshot, and lie before it.
             || host.appends_under_way.get() > 0
+            || host.coordinator.borrow().has_open_transactions()
+            || log_bytes < host.coordinator.borrow().live_bytes().saturating_mul(SNAPSHOT_GROWTH_MIN)
         {
             return;
         }

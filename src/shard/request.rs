@@ -77,6 +77,8 @@ pub enum ShardRequest {
         /// At start: what is known of the partitions on disk.
         starts: Vec<StartPartition>,
     },
+    /// The leader epochs of the partitions where they are not 0.
+    LeaderEpochs,
     /// How far each partition has come, for the checkpoint files.
     Checkpoint,
     /// Close every partition for good and say how far each has come.
@@ -117,6 +119,8 @@ pub enum ShardReply {
     ListedGroups(ListGroupsReply),
     /// To `Control`.
     Controlled(ControllerReply),
+    /// To `LeaderEpochs`.
+    LeaderEpochs(Vec<(TopicPartition, LeaderEpoch)>),
     /// To `Checkpoint`.
     Checkpoints(Vec<(TopicPartition, LogCheckpoint)>),
     /// To `Close`.

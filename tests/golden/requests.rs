@@ -100,6 +100,19 @@ fn encoded<R: Request>(request: &R, version: i16) -> (bool, BytesMut) {
     (R::header_version(version) >= 2, body)
 }
 
+/// Version 10 of OffsetCommit and OffsetFetch, which the crate does not write: version 9 with the id of [`TOPIC`] in the
+/// place of its name.
+fn by_topic_id<R: Request>(request: &R, known: Known) -> (bool, BytesMut) {
+    let (flexible, body) = encoded(request, 9);
+    let length = u8::try_from(TOPIC.len() + 1).unwrap();
+    let name = [&[length], TOPIC.as_bytes()].concat();
+    let at = body.windows(name.len()).position(|window| window == name).unwrap();
+    let mut by_id = BytesMut::from(&body[..at]);
+    by_id.put_slice(known.topic_id.as_bytes());
+    by_id.put_slice(&body[at + name.len()..]);
+    (flexible, by_id)
+}
+
 fn body(key: i16, version: i16, known: Known) -> (bool, BytesMut) {
     let group = || GroupId(text(format!("golden-group-{key}-{version}")));
     match key {
@@ -139,7 +152,9 @@ fn body(key: i16, version: i16, known: Known) -> (bool, BytesMut) {
             let timestamps = match version {
                 ..=6 => vec![-1, -2, 0],
                 7 => vec![-3],
-                _ => vec![-4],
+                8 | 9 => vec![-4],
+                10 => vec![-5],
+                _ => vec![-6],
             };
             let timestamp = timestamps[usize::try_from(version).unwrap() % timestamps.len()];
             let partition = m::list_offsets_request::ListOffsetsPartition::default()
@@ -150,7 +165,7 @@ fn body(key: i16, version: i16, known: Known) -> (bool, BytesMut) {
                 .with_partitions(vec![partition]);
             encoded(
                 &m::ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]),
-                version,
+                version.min(10), // the crate's last; version 11 has its form
             )
         }
         3 => {
@@ -184,7 +199,7 @@ fn body(key: i16, version: i16, known: Known) -> (bool, BytesMut) {
                 .with_group_id(group())
                 .with_generation_id_or_member_epoch(-1)
                 .with_topics(vec![topic]);
-            encoded(&request, version)
+            if version >= 10 { by_topic_id(&request, known) } else { encoded(&request, version) }
         }
         9 => {
             let group = GroupId(text("golden-group-8-5")); // where OffsetCommit v5 has committed
@@ -205,7 +220,8 @@ fn body(key: i16, version: i16, known: Known) -> (bool, BytesMut) {
                     .with_topics(None);
                 m::OffsetFetchRequest::default().with_groups(vec![wanted, unknown])
             };
-            encoded(&request, version)
+            // Version 10 is version 9 with the id in the place of the name, as in OffsetCommit.
+            if version >= 10 { by_topic_id(&request, known) } else { encoded(&request, version) }
         }
         10 => {
             let request = m::FindCoordinatorRequest::default();

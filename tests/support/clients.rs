@@ -7,6 +7,7 @@ use crate::support::records::{Acks, Consumed, Record};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Instant;
 
 /// The codecs of the protocol.
@@ -179,6 +180,19 @@ pub struct Member {
     pub records: Vec<Consumed>,
     /// The last offset that it committed, by partition.
     pub committed: BTreeMap<i32, i64>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!(
+                "a member that owns {:?} has consumed {} records and committed {:?}",
+                self.assigned,
+                self.records.len(),
+                self.committed
+            );
+        }
+    }
 }
 
 impl Member {

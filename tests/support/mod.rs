@@ -6,8 +6,6 @@
 //!   themselves are proven.
 //! - `LOGSTREAMS_BIN` names another server binary than the one that cargo just built.
 
-// Tests wait for other processes, with plain threads and the system's clocks.
-#![allow(clippy::disallowed_methods)]
 #![allow(dead_code, unused_macros, reason = "each test binary uses its own part of this")]
 #![allow(clippy::disallowed_methods, reason = "the tests wait for other processes, in real time")]
 

@@ -211,7 +211,12 @@ def _loadgen(context, broker, command, topic, seconds, arguments):
             "--broker-pid", str(broker.pid), "--quiet", "--json", "-", *arguments]
     if context.loadgen_cpus:
         line += ["--pin", ",".join(map(str, context.loadgen_cpus))]
-    return json.loads(_run(line, seconds + CLIENT_SLACK_SECONDS))
+    report = json.loads(_run(line, seconds + CLIENT_SLACK_SECONDS))
+    unanswered = (report["produce"] or {}).get("unfinished", 0)
+    if unanswered:
+        # A broker that falls silent has no throughput or latency worth a median.
+        raise RuntimeError(f"{unanswered} messages had no answer 10 s after the end")
+    return report
 
 
 def _run(line, seconds_max):

@@ -1,22 +1,29 @@
-//! ListOffsets (key 2), versions 1 to 10.
+//! ListOffsets (key 2), versions 1 to 11.
 //!
 //! 2: isolation level | 4: leader epochs (KIP-320) | 6: flexible | 7: max timestamp (KIP-734) | 8: earliest local offset
-//! (KIP-405) | 9: latest tiered offset (KIP-1005) | 10: timeout (KIP-1075).
+//! (KIP-405) | 9: latest tiered offset (KIP-1005) | 10: timeout (KIP-1075) | 11: earliest offset that waits
+//! for its upload (KIP-1023), in the form of version 10, the crate's last.
 //!
-//! There is no tiered storage: the earliest local offset is the earliest, and no offset is tiered. The timeout is
+//! There is no tiered storage: the earliest local offset is the earliest, and no offset is tiered or waits to be. The timeout is
 //! ignored: nothing here waits. A partition named twice is refused in both places, as in Kafka.
 
 use ahash::{AHashMap, AHashSet};
+use bytes::BytesMut;
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use kafka_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
 use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
-use super::RequestContext;
 use super::fetch::isolation_level;
+use super::{Answer, ApiRow, RequestContext, reply_as};
 use crate::broker::{BrokerError, ListedOffset, OffsetQuery, OffsetSpec};
-use crate::kafka::error_code;
+use crate::kafka::wire::Malformed;
+use crate::kafka::{decode_guard, error_code};
 use crate::model::TopicPartition;
 
+/// The last version that the crate knows; version 11 has its form.
+const CRATE_VERSION_MAX: i16 = 10;
 /// The first version with leader epochs.
 const LEADER_EPOCH_VERSION: i16 = 4;
 
@@ -25,6 +32,7 @@ const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
+const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
 /// What a number in the place of a timestamp asks for.
 enum Asked {
@@ -42,12 +50,24 @@ fn asked(timestamp: i64, version: i16) -> Asked {
         MAX_TIMESTAMP if version >= 7 => Asked::Spec(OffsetSpec::MaxTimestamp),
         EARLIEST_LOCAL if version >= 8 => Asked::Spec(OffsetSpec::Earliest),
         LATEST_TIERED if version >= 9 => Asked::Nothing,
+        EARLIEST_PENDING_UPLOAD if version >= 11 => Asked::Nothing,
         0.. => Asked::Spec(OffsetSpec::Timestamp(timestamp)),
         _ => Asked::Unsupported,
     }
 }
 
-pub(super) async fn handle(ctx: &RequestContext<'_>, request: ListOffsetsRequest) -> ListOffsetsResponse {
+pub(super) async fn answer(ctx: &RequestContext<'_>, body: BytesMut) -> Result<Answer, Malformed> {
+    let form = ctx.version().min(CRATE_VERSION_MAX);
+    let request = decode_guard::decode(body.freeze(), form)?;
+    Ok(reply_as(ctx, form, &Box::pin(handle(ctx, request)).await))
+}
+
+/// See [`super::check`].
+pub(super) fn check(_row: &ApiRow, version: i16, body: BytesMut) -> Result<(), Malformed> {
+    decode_guard::decode::<ListOffsetsRequest>(body.freeze(), version.min(CRATE_VERSION_MAX)).map(drop)
+}
+
+async fn handle(ctx: &RequestContext<'_>, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let image = ctx.broker().image();
     let mut seen = AHashSet::new();
     let mut named_twice = AHashSet::new();
@@ -82,7 +102,10 @@ pub(super) async fn handle(ctx: &RequestContext<'_>, request: ListOffsetsRequest
                         ctx.work.count(owner, 0);
                         places.insert((topic_position, position), queries.len());
                         queries.push(OffsetQuery {
-                            topic_partition: TopicPartition::new(topic.name.clone(), partition.partition_index),
+                            topic_partition: TopicPartition::new(
+                                topic.name.clone(),
+                                partition.partition_index,
+                            ),
                             spec,
                             current_leader_epoch: partition.current_leader_epoch,
                         });

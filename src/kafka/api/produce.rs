@@ -224,14 +224,14 @@ fn decode(body: BytesMut, version: i16, flexible: bool) -> Result<Request, Malfo
     let acks = reader.read_i16()?;
     let timeout_ms = reader.read_i32()?;
     let mut topics = Vec::new();
-    for _ in 0..required(reader.read_count()?)? {
+    for _ in 0..reader.read_required_count()? {
         let (name, id) = if version >= TOPIC_ID_VERSION {
             (StrBytes::new(), reader.read_uuid()?)
         } else {
             (reader.read_string()?, Uuid::nil())
         };
         let mut partitions = Vec::new();
-        for _ in 0..required(reader.read_count()?)? {
+        for _ in 0..reader.read_required_count()? {
             let index = reader.read_i32()?;
             let records = reader.read_nullable_bytes()?;
             reader.skip_tagged_fields()?;
@@ -242,10 +242,6 @@ fn decode(body: BytesMut, version: i16, flexible: bool) -> Result<Request, Malfo
     }
     reader.skip_tagged_fields()?;
     Ok(Request { transactional_id, acks, timeout_ms, topics })
-}
-
-fn required(count: Option<usize>) -> Result<usize, Malformed> {
-    count.ok_or_else(|| Malformed("an array is null that must not be".to_owned()))
 }
 
 fn encode(response: &Response, version: i16, flexible: bool) -> Writer {

@@ -7,15 +7,18 @@ use std::rc::Rc;
 use bytes::BytesMut;
 
 use super::link::Link;
-use crate::base::units::{KIB, MIB};
+use crate::base::units::KIB;
 use crate::kafka::frame::{self, Found};
 
 /// Room for one read: least and most.
 const READ_MIN_BYTES: usize = 4 * KIB;
 const READ_MAX_BYTES: usize = 256 * KIB;
-/// A frame of up to this size gets its room at once, so that it is not copied while it arrives; a larger one only as
-/// it arrives, or when the connection has shown such frames before.
-const TRUSTED_FRAME_BYTES: usize = MIB + 64 * KIB;
+/// Room that an empty buffer keeps while it waits for the client: what a silent connection costs.
+const WAIT_MAX_BYTES: usize = 16 * KIB;
+/// A frame of up to this size, or of twice what the connection has shown before, gets its room at once, so that it is
+/// not copied while it arrives. For a larger one the room doubles as it arrives: memory is cheap to claim to need, and
+/// with huge pages the kernel backs all of it at the first touch.
+const TRUSTED_FRAME_BYTES: usize = 64 * KIB;
 
 type Reading = Pin<Box<dyn Future<Output = (io::Result<usize>, BytesMut)>>>;
 
@@ -68,6 +71,9 @@ impl ReceiveBuffer {
                         return done;
                     }
                 }
+                if self.bytes.is_empty() && self.bytes.capacity() > WAIT_MAX_BYTES {
+                    self.bytes = BytesMut::with_capacity(self.read_bytes.min(WAIT_MAX_BYTES));
+                }
                 let mut tail = self.bytes.split_off(self.bytes.len());
                 let link = link.clone();
                 self.reading.insert(Box::pin(async move {
@@ -98,7 +104,7 @@ impl ReceiveBuffer {
         // The frame's size was judged before; here it is only a hint.
         let wanted = match frame::find(&self.bytes, usize::MAX) {
             Ok(Found::Partial(total)) if total <= trusted => total - length,
-            Ok(Found::Partial(total)) => (total - length).min(length.max(READ_MAX_BYTES)),
+            Ok(Found::Partial(total)) => (total - length).min(length.max(self.read_bytes)),
             _ => self.read_bytes,
         };
         let room = self.bytes.capacity() - length;

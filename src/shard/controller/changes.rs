@@ -76,7 +76,7 @@ impl Shard {
         check_room(count, image, &config)?;
         let configs = topic_configs(topic, &config)?;
         let owners = loads.place_topic(&vec![0; count]);
-        let partitions = owners.into_iter().map(|owner| PartitionImage { owner }).collect();
+        let partitions = owners.into_iter().map(|owner| PartitionImage { owner, leader_epoch: 0 }).collect();
         Ok(TopicImage { name, id: random::uuid(), partitions, configs })
     }
 
@@ -334,5 +334,5 @@ fn check_new_partitions(
 /// The partitions that there are stay where they are; the new ones go where the topic has the fewest.
 fn extend_partitions(topic: &mut TopicImage, total_count: usize, loads: &mut ShardLoads) {
     let new_owners: Vec<ShardId> = loads.place_topic(&vec![0; total_count - topic.partitions.len()]);
-    topic.partitions.extend(new_owners.into_iter().map(|owner| PartitionImage { owner }));
+    topic.partitions.extend(new_owners.into_iter().map(|owner| PartitionImage { owner, leader_epoch: 0 }));
 }

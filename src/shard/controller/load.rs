@@ -15,7 +15,7 @@ use crate::model::{PartitionIndex, TopicName, TopicPartition, Uuid};
 use crate::record::{self, Batches};
 use crate::runtime::{blocking, directory};
 use crate::shard::partitions::cluster_metadata_partition;
-use crate::shard::{FoundTopics, Shard, ShardRequest, StartPartition, state_log};
+use crate::shard::{FoundTopics, Shard, ShardReply, ShardRequest, StartPartition, state_log};
 
 /// What the metadata log says, record by record.
 #[derive(Debug, Default)]
@@ -83,7 +83,7 @@ impl Shard {
         let config = self.topic_config(&TopicImage {
             name: metadata_partition.topic.clone(),
             id: METADATA_TOPIC_ID,
-            partitions: vec![PartitionImage { owner: 0 }],
+            partitions: vec![PartitionImage { owner: 0, leader_epoch: 0 }],
             configs: [("cleanup.policy".to_owned(), "compact".to_owned())].into(),
         });
         let log = self
@@ -216,7 +216,8 @@ impl Shard {
             .into_iter()
             .map(|(name, id, sizes)| {
                 let owners = loads.place_topic(&sizes);
-                let partitions = owners.into_iter().map(|owner| PartitionImage { owner }).collect();
+                let partitions =
+                    owners.into_iter().map(|owner| PartitionImage { owner, leader_epoch: 0 }).collect();
                 let configs = configs.remove(name.as_str()).unwrap_or_default();
                 TopicImage { name, id, partitions, configs }
             })
@@ -240,6 +241,21 @@ impl Shard {
         }
         for publishing in dispatched.into_iter().rev() {
             publishing.answer().await;
+        }
+        self.publish_leader_epochs(ClusterImage::clone(&image)).await;
+    }
+
+    /// The epochs that the owners found in their logs; clients are told the same one by whichever shard they ask.
+    async fn publish_leader_epochs(self: &Rc<Self>, mut image: ClusterImage) {
+        let mut found = Vec::new();
+        for shard in 0..self.shards() {
+            if let ShardReply::LeaderEpochs(epochs) = self.call(shard, ShardRequest::LeaderEpochs).await {
+                found.extend(epochs);
+            }
+        }
+        if !found.is_empty() {
+            image.set_leader_epochs(found);
+            self.publish(image).await;
         }
     }
 }

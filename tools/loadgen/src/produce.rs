@@ -519,17 +519,34 @@ impl Client for Producer {
     }
 
     fn abandon(&mut self, turn: &mut Turn<'_>) {
-        let window = self.timeline().window;
-        let Some(Source::Scheduled { schedule, next, end }) = self.source.as_ref() else { return };
+        let (window, now_ns) = (self.timeline().window, turn.now_ns);
+        let tally = &mut turn.interval.produce;
         let open = self.in_flight.iter().flatten();
         let open = open.chain(self.partitions.iter().flat_map(|partition| partition.retries.values()));
-        let unsent = (*next, end.saturating_sub(*next));
-        let ranges = open.map(|ticket| (ticket.first_index, u64::from(ticket.count)));
-        for (first, count) in ranges.chain([unsent]) {
-            let tally = &mut turn.interval.produce;
-            let before = tally.latency.len();
-            tally.record_scheduled(&window, |index| schedule.intended_ns(index), first, count, turn.now_ns);
-            tally.unfinished += tally.latency.len() - before;
+        match self.source.as_ref() {
+            Some(Source::Scheduled { schedule, next, end }) => {
+                let before = tally.latency.len();
+                let unsent = (*next, end.saturating_sub(*next));
+                let ranges = open.map(|ticket| (ticket.first_index, u64::from(ticket.count)));
+                for (first, count) in ranges.chain([unsent]) {
+                    tally.record_scheduled(
+                        &window,
+                        |index| schedule.intended_ns(index),
+                        first,
+                        count,
+                        now_ns,
+                    );
+                }
+                tally.unfinished += tally.latency.len() - before;
+            }
+            Some(Source::Saturating { .. }) => {
+                for ticket in open {
+                    let count = u64::from(ticket.count);
+                    let _ = tally.latency.record_n(now_ns.saturating_sub(ticket.first_sent_ns), count);
+                    tally.unfinished += count;
+                }
+            }
+            None => {}
         }
     }
 }

@@ -58,7 +58,7 @@ pub struct Direction {
     pub wire_bytes: u64,
     pub requests: u64,
     pub retries: u64,
-    /// Open loop: messages without an answer at the end. Their latencies are lower bounds.
+    /// Messages without an answer at the end. Their latencies are lower bounds.
     pub unfinished: u64,
     pub messages_per_s: f64,
     pub mb_per_s: f64,

@@ -41,7 +41,8 @@ pub struct Tally {
     pub requests: u64,
     /// Requests, or partitions in them, that were answered with an error and tried again.
     pub retries: u64,
-    /// Messages scheduled within the window that had no answer when the run gave up; their latency is a lower bound.
+    /// Messages without an answer when the run gave up: of an open loop those scheduled within the window, of a closed
+    /// loop those in flight. They count in `latency` with the time that they have waited.
     pub unfinished: u64,
     /// Produce: from the intended send time (open loop) or the send (closed loop) to the answer, per message.
     /// Consume: from the send of a fetch to its answer, per request.
