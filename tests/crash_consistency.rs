@@ -18,13 +18,35 @@ use logstreams::storage::{
     Log, LogCheckpoint, LogOptions, ShardStorageLimits, StartHint, StorageError, WritePath,
 };
 
-/// Enough for rolls, index files, snapshots and prepared zeros.
-const APPENDS: i64 = 14;
 const VALUE_BYTES: usize = 700;
 
-fn setup(write_path: WritePath) -> Setup {
+/// Small appends that roll often, or large ones in one segment, which prepared zeros run ahead of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Size {
+    Small,
+    Large,
+}
+
+impl Size {
+    /// Enough for rolls, index files and snapshots; for zeros written ahead and data that catches up with them.
+    fn appends(self) -> i64 {
+        match self {
+            Size::Small => 14,
+            Size::Large => 6,
+        }
+    }
+
+    fn value_bytes(self) -> usize {
+        match self {
+            Size::Small => VALUE_BYTES,
+            Size::Large => 20_000,
+        }
+    }
+}
+
+fn setup(write_path: WritePath, size: Size) -> Setup {
     let options = LogOptions {
-        segment_bytes: 9_000,
+        segment_bytes: if size == Size::Small { 9_000 } else { 1 << 20 },
         index_interval_bytes: 500,
         write_path,
         dma_write_bytes: 8_192,
@@ -45,10 +67,12 @@ struct Crashed {
 
 /// Appends and acknowledges until an error or the end. With `flush_every`, every so many appends are flushed, and only
 /// that acknowledges them; else what is written is acknowledged.
-async fn work(log: &Log, flush_every: Option<i64>) -> Crashed {
+async fn work(log: &Log, flush_every: Option<i64>, size: Size) -> Crashed {
     let mut crashed = Crashed { appended: Vec::new(), acknowledged: 0, checkpoint: None };
-    for number in 0..APPENDS {
-        let Ok(records) = append(log, &[number * 10, number * 10 + 1], VALUE_BYTES).await else { break };
+    for number in 0..size.appends() {
+        let Ok(records) = append(log, &[number * 10, number * 10 + 1], size.value_bytes()).await else {
+            break;
+        };
         crashed.appended.extend(records);
         let end = log.log_end_offset();
         let acknowledged = match flush_every {
@@ -78,7 +102,10 @@ async fn check(setup: &Setup, dir: &Path, crashed: &Crashed, story: &str) {
     // Beyond that a power cut may leave a hole where one segment's bytes were lost and the next one's were not; what is
     // there is right, in order, and under its own offsets.
     assert!(beyond.is_sorted_by_key(|record| record.offset), "{story}");
-    assert!(beyond.iter().all(|record| crashed.appended.get(record.offset as usize) == Some(record)), "{story}");
+    assert!(
+        beyond.iter().all(|record| crashed.appended.get(record.offset as usize) == Some(record)),
+        "{story}"
+    );
     let more = append(&log, &[9_999], VALUE_BYTES).await.unwrap();
     assert_eq!(read_from(&log, end, 5_000).await, more, "{story}: the log goes on");
     assert_eq!(log.flush().await.unwrap(), end + 1, "{story}");
@@ -96,6 +123,7 @@ struct Story {
     torn_at: Option<usize>,
     kept: Kept,
     flush_every: Option<i64>,
+    size: Size,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +142,7 @@ async fn play(story: Story) -> bool {
         eprintln!("{story:?}");
     }
     let dir = log_support::temporary_directory();
-    let setup = setup(story.write_path);
+    let setup = setup(story.write_path, story.size);
     let (seen, stopped) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
     let log = open(&setup, dir.path(), StartHint::default()).await;
     let plan = {
@@ -133,7 +161,7 @@ async fn play(story: Story) -> bool {
             Verdict::Pass
         })
     };
-    let crashed = work(&log, story.flush_every).await;
+    let crashed = work(&log, story.flush_every, story.size).await;
     log.settle().await;
     drop(log);
     runtime::sleep(std::time::Duration::from_millis(2)).await; // tasks that still hold the log end
@@ -153,14 +181,14 @@ async fn play(story: Story) -> bool {
     stopped.get()
 }
 
-fn play_all(write_path: WritePath) {
+fn play_all(write_path: WritePath, size: Size) {
     block_on(async {
         for (kept, flush_every) in [
             (Kept::All, None),
             (Kept::Nothing, Some(1)),
-            (Kept::Nothing, Some(5)),
+            (Kept::Nothing, Some(4)),
             (Kept::Half, Some(1)),
-            (Kept::Half, Some(5)),
+            (Kept::Half, Some(4)),
         ] {
             for (stops_at, torn_at) in [
                 (Operation::Write, None),
@@ -170,7 +198,7 @@ fn play_all(write_path: WritePath) {
                 (Operation::Truncate, None),
             ] {
                 let mut number = 1;
-                while play(Story { write_path, stops_at, number, torn_at, kept, flush_every }).await {
+                while play(Story { write_path, stops_at, number, torn_at, kept, flush_every, size }).await {
                     number += 1;
                 }
             }
@@ -180,12 +208,45 @@ fn play_all(write_path: WritePath) {
 
 #[test]
 fn nothing_acknowledged_is_lost_with_the_page_cache() {
-    play_all(WritePath::PageCache);
+    play_all(WritePath::PageCache, Size::Small);
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_with_direct_writes() {
-    play_all(WritePath::Dma);
+    play_all(WritePath::Dma, Size::Small);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_with_direct_writes_behind_prepared_zeros() {
+    play_all(WritePath::Dma, Size::Large);
+}
+
+#[test]
+fn no_batch_of_a_failed_append_comes_back_to_life() {
+    block_on(async {
+        let dir = log_support::temporary_directory();
+        let setup = setup(WritePath::PageCache, Size::Small);
+        let log = open(&setup, dir.path(), StartHint::default()).await;
+        let batch = |offset, timestamp| {
+            let records = log_support::records(offset, &[timestamp], 100);
+            (log_support::batch(&log, &records), records)
+        };
+        let (first, _) = batch(0, 1);
+        let whole = first.bytes.len() * 2;
+        let plan = fault::install(move |operation, _, _| match operation {
+            Operation::Write => Verdict::Torn(whole),
+            _ => Verdict::Pass,
+        });
+        // Two of three batches reach the file before the disk fails.
+        let refused = log.append(vec![first, batch(1, 2).0, batch(2, 3).0], 0).await;
+        assert!(refused.is_err() && log.log_end_offset() == 0);
+        drop(plan);
+        let (other, expected) = batch(0, 77);
+        log.append(vec![other], 0).await.unwrap();
+        drop(log);
+        let log = open(&setup, dir.path(), after_crash(None)).await;
+        assert_eq!(read_from(&log, 0, 5_000).await, expected);
+    });
 }
 
 #[test]
@@ -193,7 +254,7 @@ fn a_full_disk_refuses_appends_and_the_log_goes_on_when_there_is_room() {
     for write_path in [WritePath::PageCache, WritePath::Dma] {
         block_on(async {
             let dir = log_support::temporary_directory();
-            let log = open(&setup(write_path), dir.path(), StartHint::default()).await;
+            let log = open(&setup(write_path, Size::Small), dir.path(), StartHint::default()).await;
             let mut expected = append(&log, &[1, 2], VALUE_BYTES).await.unwrap();
             log.wait_written(2).await.unwrap();
             let plan = fault::install(|operation, _, _| match operation {
@@ -221,7 +282,7 @@ fn a_full_disk_refuses_appends_and_the_log_goes_on_when_there_is_room() {
             expected.extend(append(&log, &[5, 6], VALUE_BYTES).await.unwrap());
             assert_eq!(log.flush().await.unwrap(), log.log_end_offset());
             drop(log);
-            let log = open(&setup(write_path), dir.path(), after_crash(None)).await;
+            let log = open(&setup(write_path, Size::Small), dir.path(), after_crash(None)).await;
             assert_eq!(read_from(&log, 0, 5_000).await, expected, "{write_path:?}");
         });
     }
@@ -231,7 +292,7 @@ fn a_full_disk_refuses_appends_and_the_log_goes_on_when_there_is_room() {
 fn after_a_failed_sync_the_log_is_offline_until_it_is_opened_again() {
     block_on(async {
         let dir = log_support::temporary_directory();
-        let setup = setup(WritePath::PageCache);
+        let setup = setup(WritePath::PageCache, Size::Small);
         let log = open(&setup, dir.path(), StartHint::default()).await;
         let expected = append(&log, &[1, 2], VALUE_BYTES).await.unwrap();
         let plan = fault::install(|operation, _, _| match operation {
