@@ -19,9 +19,10 @@ const IO_MEMORY_BYTES: usize = 1 << 20;
 /// Entries in each ring.
 const RING_DEPTH: usize = 256;
 
-/// How often an executor looks around even if nobody wakes it. Rarely (seen here: 5 of 72 starts under load) an executor
-/// sleeps on although the blocking pool has finished for it or a socket has become readable, until anything at all wakes
-/// it; this bounds such a sleep. A timer of 100 ms costs 0.1 % of a core.
+/// How often an executor looks around even if nobody wakes it. glommio-ng 0.12.0 takes "preempted before the first task
+/// ran" for "nothing to run" (`run_task_queues`) and then sleeps although tasks are ready, until anything at all wakes it;
+/// without this 5 of 72 starts under load hung. This bounds such a sleep until the crate is mended. It costs 0.1 % of a
+/// core.
 const HEARTBEAT: Duration = Duration::from_millis(100);
 
 /// A task that is cancelled when dropped and can be awaited for its result.
