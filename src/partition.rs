@@ -6,6 +6,7 @@
 //! Does not: know protocols, other partitions or other shards.
 
 mod append;
+mod append_group;
 mod error;
 mod fetch;
 mod fetch_waiters;
@@ -23,8 +24,8 @@ pub use offsets::{EpochEnd, ListedOffset, OffsetSpec, ProducerDescription};
 
 use crate::config::TopicConfig;
 use crate::model::{LeaderEpoch, Offset, TopicPartition};
-use crate::runtime::local::TurnQueue;
 use crate::storage::{Log, LogOptions};
+use append_group::AppendQueue;
 use fetch_waiters::FetchWaiters;
 
 /// One partition, open on its shard.
@@ -33,7 +34,7 @@ pub struct Partition {
     log: Log,
     config: RefCell<Arc<TopicConfig>>,
     /// Appends happen one at a time, in the order in which they were asked for.
-    appends: TurnQueue,
+    appends: AppendQueue,
     high_watermark: Cell<Offset>,
     /// Bytes appended since the high watermark last moved.
     unseen_bytes: Cell<u64>,
@@ -50,7 +51,7 @@ impl Partition {
             topic_partition,
             log,
             config: RefCell::new(config),
-            appends: TurnQueue::new(),
+            appends: AppendQueue::default(),
             high_watermark,
             unseen_bytes: Cell::new(0),
             waiters: FetchWaiters::default(),

@@ -60,8 +60,7 @@ pub struct Producing {
 }
 
 impl Producing {
-    /// Waits for all acknowledgements; one answer for each partition, in the order of the request. Must be polled to its
-    /// end, or appends on this shard are left half done.
+    /// Waits for all acknowledgements; one answer for each partition, in the order of the request.
     pub async fn finish(mut self) -> Vec<PartitionProduced> {
         // The part of this shard was dispatched last and only runs when awaited: it goes first.
         for (indexes, asked) in self.dispatched.into_iter().rev() {

@@ -28,7 +28,7 @@ use super::front::Front;
 use super::wire::Malformed;
 use crate::model::ShardId;
 use crate::runtime::tcp::Stream;
-use crate::runtime::{catch_panic, spawn_detached, timeout, yield_if_needed};
+use crate::runtime::{catch_panic, timeout, yield_if_needed};
 
 pub(super) use link::Link;
 use receive::ReceiveBuffer;
@@ -279,7 +279,7 @@ impl Connection {
             Answer::Later(mut finishing) => match poll_once(&mut finishing).await {
                 Some(outcome) => outcome,
                 None => {
-                    finish_later(self.link.clone(), ticket, finishing);
+                    self.link.finish_later(ticket, finishing);
                     return Ok(());
                 }
             },
@@ -292,18 +292,6 @@ impl Connection {
             }
         }
     }
-}
-
-/// Carries a dispatched request to its end beside the connection's own task.
-fn finish_later(link: Rc<Link>, ticket: replies::Ticket, finishing: Pin<Box<dyn Future<Output = Outcome>>>) {
-    spawn_detached(async move {
-        let outcome = catch_panic(finishing).await.unwrap_or_else(|panic| {
-            tracing::error!(panic, "a request failed");
-            Outcome::Close("a request failed".to_owned())
-        });
-        link.answer(ticket, outcome);
-        link.flush().await;
-    });
 }
 
 /// What happened first while a request was parked.

@@ -1,17 +1,22 @@
-//! Append: whose turn it is, what is allowed, which offset it gets, when it is acknowledged.
+//! Append: what is allowed, which offset it gets, when it is acknowledged.
+//!
+//! Appends queue up in the order in which they are asked for. One task of the partition empties the queue, and what it
+//! finds there together goes to the log as one group: one write for many requests (see [`super::append_group`]).
 
 use std::future::Future;
 use std::rc::Rc;
 
 use bytes::BytesMut;
 
+use super::append_group::{Origin, QueuedAppend};
 use super::{Partition, PartitionError};
 use crate::base::clock;
 use crate::config;
 use crate::model::{NO_TIMESTAMP, Offset};
 use crate::record::{self, BatchHeader, TimestampType, ValidBatch, ValidationLimits};
 use crate::runtime;
-use crate::storage::{AppendBatch, ProducerCheck};
+use crate::runtime::local::oneshot;
+use crate::storage::ProducerCheck;
 
 /// Compressed batches above this are checked on the blocking pool: decompressing them takes longer than the hop.
 const INLINE_DECOMPRESSION_BYTES_MAX: usize = 16 * 1024;
@@ -28,32 +33,18 @@ pub struct Appended {
 }
 
 impl Partition {
-    /// Appends a producer's batch. The place in line is taken by this call, not by the first poll of what it returns,
-    /// so calls are carried out in their order. Resolves when the topic's flush policy is satisfied. Must be polled to
-    /// the end: dropping it half way may leave a batch that was never answered (as a lost connection does).
+    /// Appends a producer's batch. The place in line is taken by this call, so calls are carried out in their order,
+    /// whether or not what it returns is polled. Resolves when the topic's flush policy is satisfied.
     ///
     /// # Errors
-    /// Nothing was appended, unless the error is `Storage` after a failed sync: then the batch may be in the log, and
-    /// the producer's retry is what finds out.
+    /// Nothing was appended, unless the error is `Storage` after a failed sync or a direct write: then the batch may be
+    /// in the log, and the producer's retry is what finds out.
     pub fn append(
         self: &Rc<Self>,
         records: BytesMut,
         acks_all: bool,
     ) -> impl Future<Output = Result<Appended, PartitionError>> + use<> {
-        let ticket = self.appends.draw();
-        let partition = self.clone();
-        async move {
-            ticket.turn().await;
-            partition.check_replicas(acks_all)?;
-            let (records, valid) = partition.validated(records).await?;
-            let (appended, next_offset) = match partition.known_duplicate(&valid.header)? {
-                Some(duplicate) => duplicate,
-                None => partition.append_validated(records, &valid).await?,
-            };
-            drop(ticket);
-            partition.acknowledge(next_offset).await?;
-            Ok(appended)
-        }
+        self.queue_append(records, Origin::Producer { acks_all })
     }
 
     /// Appends a batch that this server made itself (state logs); its records need no checking.
@@ -61,17 +52,40 @@ impl Partition {
         self: &Rc<Self>,
         batch: BytesMut,
     ) -> impl Future<Output = Result<Appended, PartitionError>> + use<> {
-        let ticket = self.appends.draw();
-        let partition = self.clone();
+        self.queue_append(batch, Origin::Server)
+    }
+
+    fn queue_append(
+        self: &Rc<Self>,
+        records: BytesMut,
+        origin: Origin,
+    ) -> impl Future<Output = Result<Appended, PartitionError>> + use<> {
+        let (answer, awaited) = oneshot();
+        if self.appends.push(QueuedAppend { records, origin, answer }) {
+            runtime::spawn_detached(self.clone().append_queued());
+        }
         async move {
-            ticket.turn().await;
-            let header = BatchHeader::parse(&batch).map_err(record::InvalidBatch::Corrupt)?;
-            let max_timestamp = header.max_timestamp;
-            let valid = ValidBatch { header, stamp: record::Stamp::Keep, max_timestamp };
-            let (appended, next_offset) = partition.append_validated(batch, &valid).await?;
-            drop(ticket);
-            partition.acknowledge(next_offset).await?;
-            Ok(appended)
+            let gone = || Err(PartitionError::Storage("the append was given up".to_owned()));
+            awaited.await.unwrap_or_else(gone)
+        }
+    }
+
+    /// Decides over the batch in front of the queue.
+    pub(super) async fn check(
+        &self,
+        records: BytesMut,
+        origin: Origin,
+    ) -> Result<(BytesMut, ValidBatch), PartitionError> {
+        match origin {
+            Origin::Producer { acks_all } => {
+                self.check_replicas(acks_all)?;
+                self.validated(records).await
+            }
+            Origin::Server => {
+                let header = BatchHeader::parse(&records).map_err(record::InvalidBatch::Corrupt)?;
+                let max_timestamp = header.max_timestamp;
+                Ok((records, ValidBatch { header, stamp: record::Stamp::Keep, max_timestamp }))
+            }
         }
     }
 
@@ -86,8 +100,7 @@ impl Partition {
         let size_bytes = record::only_batch(&records)?.len();
         records.truncate(size_bytes);
         let header = record::validate_header_and_crc(&records, &limits)?;
-        let compressed = header.compression().is_ok_and(|codec| codec != record::Compression::None);
-        if compressed && size_bytes > INLINE_DECOMPRESSION_BYTES_MAX {
+        if takes_long(&header) {
             return runtime::blocking(move || {
                 let valid = record::validate_records(&records, &header, &limits)?;
                 Ok((records, valid))
@@ -114,7 +127,10 @@ impl Partition {
     }
 
     /// The first answer to a batch that an idempotent producer sends again, with the offset behind it.
-    fn known_duplicate(&self, header: &BatchHeader) -> Result<Option<(Appended, Offset)>, PartitionError> {
+    pub(super) fn known_duplicate(
+        &self,
+        header: &BatchHeader,
+    ) -> Result<Option<(Appended, Offset)>, PartitionError> {
         if !header.has_producer_id() {
             return Ok(None);
         }
@@ -129,29 +145,12 @@ impl Partition {
         }
     }
 
-    async fn append_validated(
-        &self,
-        mut records: BytesMut,
-        valid: &ValidBatch,
-    ) -> Result<(Appended, Offset), PartitionError> {
-        let base_offset = self.log.log_end_offset();
-        let header = valid.assign(&mut records, base_offset, self.log.leader_epoch());
-        let size_bytes = records.len() as u64;
-        let log_append_time_ms = match header.timestamp_type() {
-            TimestampType::LogAppendTime => header.max_timestamp,
-            TimestampType::CreateTime => NO_TIMESTAMP,
-        };
-        self.log.append(vec![AppendBatch { bytes: records.freeze(), header }], clock::now_ms()).await?;
-        self.unseen_bytes.set(self.unseen_bytes.get() + size_bytes);
-        Ok((self.appended(base_offset, log_append_time_ms), header.next_offset()))
-    }
-
-    fn appended(&self, base_offset: Offset, log_append_time_ms: i64) -> Appended {
+    pub(super) fn appended(&self, base_offset: Offset, log_append_time_ms: i64) -> Appended {
         Appended { base_offset, log_append_time_ms, log_start_offset: self.log.log_start_offset() }
     }
 
     /// Waits until everything before `next_offset` satisfies the flush policy, then lets readers see it.
-    async fn acknowledge(&self, next_offset: Offset) -> Result<(), PartitionError> {
+    pub(super) async fn acknowledge(&self, next_offset: Offset) -> Result<(), PartitionError> {
         let flush_messages = self.config.borrow().flush_messages;
         if flush_messages == 1 {
             while self.log.flushed_offset() < next_offset {
@@ -167,4 +166,15 @@ impl Partition {
         }
         Ok(())
     }
+}
+
+/// Whether checking the records of a batch takes longer than the hop to the blocking pool.
+fn takes_long(header: &BatchHeader) -> bool {
+    let compressed = header.compression().is_ok_and(|codec| codec != record::Compression::None);
+    compressed && header.size_bytes() > INLINE_DECOMPRESSION_BYTES_MAX
+}
+
+/// Whether [`Partition::check`] will wait for the blocking pool, as far as the header tells.
+pub(super) fn check_takes_long(records: &[u8]) -> bool {
+    BatchHeader::parse(records).is_ok_and(|header| takes_long(&header))
 }

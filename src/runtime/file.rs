@@ -253,6 +253,19 @@ impl File {
         .await;
     }
 
+    /// Reserves disk space for `length` bytes from `position` on, behind the end of the file: its length stays as it is.
+    /// `truncate` gives back what was not used.
+    ///
+    /// # Errors
+    /// The kernel's: no space, or a file system that cannot reserve.
+    pub async fn reserve(&self, position: u64, length: u64) -> io::Result<()> {
+        let file = self.clone();
+        let reserve = move || {
+            Ok(rustix::fs::fallocate(&*file.inner, rustix::fs::FallocateFlags::KEEP_SIZE, position, length)?)
+        };
+        blocking(reserve).await
+    }
+
     /// Cuts or extends the file to `length` bytes.
     ///
     /// # Errors

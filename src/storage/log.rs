@@ -216,6 +216,13 @@ impl Log {
         sealed + self.0.active.borrow().size_bytes.get()
     }
 
+    /// How many more bytes the active segment takes before it rolls.
+    pub fn room_bytes(&self) -> usize {
+        let used_bytes = self.0.active.borrow().size_bytes.get();
+        let room_bytes = self.0.options.borrow().segment_bytes_effective().saturating_sub(used_bytes);
+        usize::try_from(room_bytes).unwrap_or(usize::MAX)
+    }
+
     /// The segments, oldest first.
     pub fn segments(&self) -> Vec<SegmentInfo> {
         let sealed = self.0.sealed.borrow();

@@ -77,13 +77,13 @@ impl SegmentAppender {
         }
     }
 
-    /// Cuts off what lies behind the data (prepared room, a torn write), once all of it is written.
+    /// Cuts off what lies behind the data (prepared or reserved room, a torn write), once all of it is written.
     ///
     /// # Errors
     /// The kernel's.
     pub(super) async fn trim(&self, size_bytes: u64) -> io::Result<()> {
         match self {
-            SegmentAppender::PageCache(appender) => appender.make_ready(size_bytes).await,
+            SegmentAppender::PageCache(appender) => appender.trim(size_bytes).await,
             SegmentAppender::Dma(appender) => appender.trim(size_bytes).await,
         }
     }
@@ -91,7 +91,7 @@ impl SegmentAppender {
     /// Waits until no write is under way, however they end.
     pub(super) async fn settle(&self) {
         match self {
-            SegmentAppender::PageCache(_) => {}
+            SegmentAppender::PageCache(appender) => drop(appender.settle().await),
             SegmentAppender::Dma(appender) => appender.settle().await,
         }
     }

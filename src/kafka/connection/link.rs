@@ -1,10 +1,14 @@
 //! A connection's socket with the replies owed on it; shared by the task that reads and those that finish requests.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::net::Shutdown;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_lite::future::poll_once;
 
 use super::replies::{Replies, Ticket};
 use crate::base::clock;
@@ -12,6 +16,10 @@ use crate::kafka::api::Outcome;
 use crate::kafka::front::Inflight;
 use crate::runtime::local::Event;
 use crate::runtime::tcp::Stream;
+use crate::runtime::{catch_panic, spawn_detached};
+
+/// The rest of a dispatched request.
+type Finishing = Pin<Box<dyn Future<Output = Outcome>>>;
 
 /// A socket and the replies owed on it.
 ///
@@ -19,6 +27,9 @@ use crate::runtime::tcp::Stream;
 pub(in crate::kafka) struct Link {
     stream: Stream,
     replies: RefCell<Replies>,
+    /// Dispatched requests whose ends a task of their own awaits, oldest first.
+    finishing: RefCell<VecDeque<(Ticket, Finishing)>>,
+    is_finishing: Cell<bool>,
     is_flushing: Cell<bool>,
     is_closed: Cell<bool>,
     is_stopping: Cell<bool>,
@@ -32,6 +43,8 @@ impl Link {
         Link {
             stream,
             replies: RefCell::default(),
+            finishing: RefCell::default(),
+            is_finishing: Cell::new(false),
             is_flushing: Cell::new(false),
             is_closed: Cell::new(false),
             is_stopping: Cell::new(false),
@@ -67,6 +80,35 @@ impl Link {
         if !self.is_closed.get() {
             self.replies.borrow_mut().fill(ticket, reply);
         }
+        self.changed.notify();
+    }
+
+    /// Carries a dispatched request to its end beside the connection's own task. Since replies leave in order, one task
+    /// awaits the oldest request, takes along whatever has ended behind it, and sends all their replies at once.
+    pub(super) fn finish_later(self: &Rc<Self>, ticket: Ticket, finishing: Finishing) {
+        self.finishing.borrow_mut().push_back((ticket, finishing));
+        if !self.is_finishing.replace(true) {
+            spawn_detached(self.clone().finish());
+        }
+    }
+
+    async fn finish(self: Rc<Self>) {
+        let next = || self.finishing.borrow_mut().pop_front();
+        while let Some((ticket, finishing)) = next() {
+            self.answer(ticket, ended(finishing).await);
+            while let Some((ticket, finishing)) = next() {
+                let mut ending = Box::pin(ended(finishing));
+                match poll_once(&mut ending).await {
+                    Some(outcome) => self.answer(ticket, outcome),
+                    None => {
+                        self.flush().await;
+                        self.answer(ticket, ending.await);
+                    }
+                }
+            }
+            self.flush().await;
+        }
+        self.is_finishing.set(false);
         self.changed.notify();
     }
 
@@ -106,7 +148,10 @@ impl Link {
     /// Waits until nothing is under way and every reply has left, or the connection is closed.
     pub(super) async fn wait_until_sent(&self) {
         self.flush().await;
-        self.wait_while(|link| link.is_flushing.get() || !link.replies.borrow().is_empty()).await;
+        self.wait_while(|link| {
+            link.is_flushing.get() || link.is_finishing.get() || !link.replies.borrow().is_empty()
+        })
+        .await;
     }
 
     /// Bytes of the requests under way.
@@ -153,4 +198,12 @@ impl Link {
     pub(super) fn is_stopping(&self) -> bool {
         self.is_stopping.get()
     }
+}
+
+/// What a request came to; a panic ends its connection only.
+async fn ended(finishing: Finishing) -> Outcome {
+    catch_panic(finishing).await.unwrap_or_else(|panic| {
+        tracing::error!(panic, "a request failed");
+        Outcome::Close("a request failed".to_owned())
+    })
 }

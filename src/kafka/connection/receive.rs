@@ -12,7 +12,7 @@ use crate::kafka::frame::{self, Found};
 
 /// Room for one read: least and most.
 const READ_MIN_BYTES: usize = 4 * KIB;
-const READ_MAX_BYTES: usize = 256 * KIB;
+const READ_MAX_BYTES: usize = 512 * KIB;
 /// Room that an empty buffer keeps while it waits for the client: what a silent connection costs.
 const WAIT_MAX_BYTES: usize = 16 * KIB;
 /// A frame of up to this size, or of twice what the connection has shown before, gets its room at once, so that it is

@@ -214,8 +214,9 @@ impl LogState {
             tracing::warn!(topic_partition = %self.topic_partition, file = %path.display(),
                 "the file system has no direct writes; the page cache is used instead");
         }
+        let segment_bytes = self.options().segment_bytes_effective();
         self.tail.pin_from(Offset::MAX); // what is appended is in the file at once
-        Ok(SegmentAppender::PageCache(PageCacheAppender::new(file, size_bytes, torn)))
+        Ok(SegmentAppender::PageCache(PageCacheAppender::new(file, size_bytes, torn, segment_bytes)))
     }
 
     async fn dma_appender(

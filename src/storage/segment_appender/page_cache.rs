@@ -1,8 +1,10 @@
 //! Appends through the page cache: one positioned write per append, on the shard's thread.
 //!
 //! Write-back is started early, off the shard, every few MiB, so that dirty pages never pile up until the kernel makes
-//! the writer wait (PERF.md, "write-back"). A write that failed half way is cut off before the next one, so that none
-//! of its batches can come back to life behind a shorter one.
+//! the writer wait (PERF.md, "write-back"). Room ahead of a busy segment is reserved in steps, behind the end of the file:
+//! writing into reserved blocks takes a quarter less CPU than having each write reserve its own (PERF.md, "reserved
+//! room"). A write that failed half way is cut off before the next one, so that none of its batches can come back to life
+//! behind a shorter one.
 
 use std::cell::Cell;
 use std::io;
@@ -11,10 +13,14 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use crate::base::units::MIB;
+use crate::runtime::local::Event;
 use crate::runtime::{self, file::File};
 
 /// Write-back starts once so many bytes are new.
 const WRITE_BACK_BYTES: u64 = 4 * MIB as u64;
+/// Room is reserved in steps of half of what the segment holds, within these bounds; a smaller segment gets none.
+const RESERVE_STEP_BYTES_MIN: u64 = 4 * MIB as u64;
+const RESERVE_STEP_BYTES_MAX: u64 = 64 * MIB as u64;
 
 /// The page-cache write path of one segment.
 pub(crate) struct PageCacheAppender {
@@ -25,16 +31,34 @@ pub(crate) struct PageCacheAppender {
     write_back_position: Cell<u64>,
     /// Whether one is under way.
     writing_back: Rc<Cell<bool>>,
+    reservation: Rc<Reservation>,
+}
+
+/// The room ahead of a segment.
+struct Reservation {
+    /// Room is reserved up to here; `None` when it is not wanted (any more).
+    end: Cell<Option<u64>>,
+    /// No room is reserved behind this.
+    segment_bytes: u64,
+    is_under_way: Cell<bool>,
+    settled: Event,
 }
 
 impl PageCacheAppender {
-    /// Appends to `file`, whose data ends at `position`. With `torn` there may be more bytes behind it.
-    pub(crate) fn new(file: File, position: u64, torn: bool) -> Self {
+    /// Appends to `file`, whose data ends at `position`, up to about `segment_bytes`. With `torn` there may be more
+    /// bytes behind the data.
+    pub(crate) fn new(file: File, position: u64, torn: bool, segment_bytes: u64) -> Self {
         PageCacheAppender {
             file,
             torn: Cell::new(torn),
             write_back_position: Cell::new(position),
             writing_back: Rc::new(Cell::new(false)),
+            reservation: Rc::new(Reservation {
+                end: Cell::new(Some(0)),
+                segment_bytes,
+                is_under_way: Cell::new(false),
+                settled: Event::new(),
+            }),
         }
     }
 
@@ -47,7 +71,36 @@ impl PageCacheAppender {
         if end - self.write_back_position.get() >= WRITE_BACK_BYTES && !self.writing_back.get() {
             self.start_write_back(end);
         }
+        self.reserve_ahead(end);
         Ok(())
+    }
+
+    /// Reserves the next step of room when less than half a step is left.
+    fn reserve_ahead(&self, data_end: u64) {
+        let reservation = &self.reservation;
+        let Some(reserved_end) = reservation.end.get() else { return };
+        let step = (data_end / 2).min(RESERVE_STEP_BYTES_MAX);
+        let start = reserved_end.max(data_end);
+        let length = step.min(reservation.segment_bytes.saturating_sub(start));
+        if step < RESERVE_STEP_BYTES_MIN
+            || length == 0
+            || start - data_end >= step / 2
+            || reservation.is_under_way.replace(true)
+        {
+            return;
+        }
+        let (file, reservation) = (self.file.clone(), reservation.clone());
+        runtime::spawn_detached(async move {
+            let reserved = file.reserve(start, length).await;
+            if let Err(error) = &reserved {
+                // Appends say for themselves whether the disk is full.
+                tracing::debug!(file = %file.path().display(), %error, "no room is reserved any more");
+            }
+            let end = reservation.end.get().filter(|_| reserved.is_ok()).map(|_| start + length);
+            reservation.end.set(end);
+            reservation.is_under_way.set(false);
+            reservation.settled.notify();
+        });
     }
 
     fn start_write_back(&self, end: u64) {
@@ -62,6 +115,26 @@ impl PageCacheAppender {
 
     pub(super) fn is_ready(&self) -> bool {
         !self.torn.get()
+    }
+
+    /// Gives back the room behind the data, and cuts off what a failed write left there. Reserves none from then on.
+    pub(super) async fn trim(&self, size_bytes: u64) -> io::Result<()> {
+        let had_room = self.reservation.end.replace(None).is_some_and(|end| end > size_bytes);
+        let was_under_way = self.settle().await;
+        if had_room || was_under_way || self.torn.get() {
+            self.file.truncate(size_bytes).await?;
+            self.torn.set(false);
+        }
+        Ok(())
+    }
+
+    /// Waits until no room is being reserved; whether it was.
+    pub(super) async fn settle(&self) -> bool {
+        let was_under_way = self.reservation.is_under_way.get();
+        while self.reservation.is_under_way.get() {
+            self.reservation.settled.wait().await;
+        }
+        was_under_way
     }
 
     pub(super) async fn make_ready(&self, position: u64) -> io::Result<()> {
