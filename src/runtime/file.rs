@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use super::executor::blocking;
 use super::fault::{self, Operation};
+use super::mapped_file;
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,6 +219,15 @@ impl File {
         }
         buffer.truncate(length);
         Ok(())
+    }
+
+    /// Maps `length` bytes from the beginning of the file, which may be more than it has: only what is written may be
+    /// touched, and the file must never get shorter than what was touched.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn map(&self, length: usize) -> io::Result<Bytes> {
+        mapped_file::map_ahead(&self.inner, length)
     }
 
     /// Makes all written bytes durable (fdatasync, on the blocking pool).

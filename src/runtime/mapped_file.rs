@@ -1,8 +1,9 @@
 //! Mapped files: sealed segments in memory without a copy.
 //!
 //! A mapping is handed out as [`Bytes`], so every slice of it keeps it alive. The last slice to go hands the mapping to
-//! a thread of its own for unmapping, because unmapping a large resident file takes milliseconds. A mapped file is never
-//! shortened while it is mapped (sealed segments are only ever unlinked), which is what makes the mapping safe.
+//! a thread of its own for unmapping, because unmapping a large resident file takes milliseconds. Mapped bytes never change
+//! and are never cut off (sealed segments are only ever unlinked, active ones only grow, and what they give back lies
+//! behind their data), which is what makes the mapping safe.
 
 use std::fs::File;
 use std::io;
@@ -10,7 +11,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapOptions};
 
 use super::fault::{self, Operation};
 
@@ -56,6 +57,18 @@ pub fn map_now(path: &Path) -> io::Result<Bytes> {
     }
     // SAFETY: the module's promise: nobody shortens or rewrites a file that is mapped.
     let map = unsafe { Mmap::map(&file) }?;
+    Ok(Bytes::from_owner(MappedFile(Some(map))))
+}
+
+/// Maps the first `length` bytes of a file that grows: pages behind its end exist once it has grown over them. Takes no
+/// look at the file, so it does not block.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn map_ahead(file: &File, length: usize) -> io::Result<Bytes> {
+    // SAFETY: the caller's promise in `runtime::file::File::map`: bytes that are written never change, the file is never
+    // cut below them, and nothing behind them is touched.
+    let map = unsafe { MmapOptions::new().len(length).map(file) }?;
     Ok(Bytes::from_owner(MappedFile(Some(map))))
 }
 

@@ -112,6 +112,14 @@ impl SegmentAppender {
         }
     }
 
+    /// What is written of a segment of `size_bytes`, mapped; `None` where the page cache does not have it.
+    pub(super) fn map_written(&self, size_bytes: u64) -> Option<Bytes> {
+        match self {
+            SegmentAppender::PageCache(appender) => appender.map_written(size_bytes),
+            SegmentAppender::Dma(_) => None,
+        }
+    }
+
     /// A handle for reading what is written.
     pub(super) fn file(&self) -> &File {
         match self {

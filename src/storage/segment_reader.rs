@@ -10,6 +10,8 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
+use bytes::Bytes;
+
 use crate::base::units::{KIB, MIB};
 use crate::model::Offset;
 use crate::record::{BATCH_HEADER_BYTES, BatchHeader};
@@ -86,7 +88,7 @@ fn window_bytes(request: &ReadRequest) -> usize {
     LOOK_BYTES + request.max_bytes.min(READ_BYTES_MAX)
 }
 
-/// What a read of a sealed segment came to, without waiting.
+/// What a read of a mapped segment came to, without waiting.
 pub(super) enum MappedRead {
     /// Done.
     View(ReadView),
@@ -100,13 +102,26 @@ pub(super) enum MappedRead {
 ///
 /// # Errors
 /// `Damaged`.
-pub(super) fn read_mapped(
+pub(super) fn read_sealed(
     segment: &LoadedSegment,
     request: &ReadRequest,
     path: &Path,
 ) -> Result<MappedRead, StorageError> {
-    let start = usize::try_from(segment.indexes.offsets.lookup(request.offset)).unwrap_or(usize::MAX);
-    let Some(bytes) = segment.map.get(start..) else { return Ok(MappedRead::Ended) };
+    read_mapped(&segment.map, segment.indexes.offsets.lookup(request.offset), request, path)
+}
+
+/// Reads from `position` on in the mapping of a segment's data, where it is resident.
+///
+/// # Errors
+/// `Damaged`.
+pub(super) fn read_mapped(
+    map: &Bytes,
+    position: u64,
+    request: &ReadRequest,
+    path: &Path,
+) -> Result<MappedRead, StorageError> {
+    let start = usize::try_from(position).unwrap_or(usize::MAX);
+    let Some(bytes) = map.get(start..) else { return Ok(MappedRead::Ended) };
     let mut resident = 0;
     let window = window_bytes(request).min(bytes.len());
     let selected = select(bytes, bytes.len(), request, |end| {
@@ -122,7 +137,7 @@ pub(super) fn read_mapped(
     match selected {
         Selected::Batches(range, next_offset) => {
             let mut view = ReadView::empty(request.offset);
-            view.push(segment.map.slice(start + range.start..start + range.end), next_offset);
+            view.push(map.slice(start + range.start..start + range.end), next_offset);
             Ok(MappedRead::View(view))
         }
         Selected::Nothing => Ok(MappedRead::View(ReadView::empty(request.offset))),

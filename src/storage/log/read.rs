@@ -1,4 +1,4 @@
-//! Reading: tail cache first, then a mapped sealed segment, then the file of the active one.
+//! Reading: tail cache first, then the mapping of a segment where it is resident, then the file.
 
 use std::rc::Rc;
 
@@ -101,17 +101,36 @@ impl LogState {
             return Ok(Some(view));
         }
         let mut from = request.offset;
-        while let Place::Sealed(segment) = self.place_of(from) {
+        loop {
+            let segment = match self.place_of(from) {
+                Place::Sealed(segment) => segment,
+                Place::Active(active) => return self.try_read_active(&active, request),
+            };
             let Some(loaded) = self.shared.segment_cache.get((self.id, segment.base_offset)) else {
                 return Ok(None);
             };
-            match segment_reader::read_mapped(&loaded, request, &segment.log_path(&self.dir))? {
+            match segment_reader::read_sealed(&loaded, request, &segment.log_path(&self.dir))? {
                 MappedRead::View(view) => return Ok(Some(view)),
                 MappedRead::NotResident(_) => return Ok(None),
                 MappedRead::Ended => from = self.offset_behind(&segment),
             }
         }
-        Ok(None)
+    }
+
+    /// Reads the active segment where its page-cache pages are resident.
+    fn try_read_active(
+        &self,
+        active: &ActiveSegment,
+        request: &ReadRequest,
+    ) -> Result<Option<ReadView>, StorageError> {
+        let awake = active.awake.borrow().clone();
+        let Some(awake) = awake else { return Ok(None) };
+        let Some(map) = awake.appender.map_written(active.size_bytes.get()) else { return Ok(None) };
+        let position = awake.indexes.borrow().offsets.lookup(request.offset);
+        match segment_reader::read_mapped(&map, position, request, awake.appender.file().path())? {
+            MappedRead::View(view) => Ok(Some(view)),
+            MappedRead::NotResident(_) | MappedRead::Ended => Ok(None),
+        }
     }
 
     /// What needs no segment: errors, the end of the log, the tail cache.
@@ -157,7 +176,7 @@ impl LogState {
                 }
                 Err(error) => return Err(error),
             };
-            match segment_reader::read_mapped(&loaded, request, &path)? {
+            match segment_reader::read_sealed(&loaded, request, &path)? {
                 MappedRead::View(view) => return Ok(view),
                 MappedRead::Ended => from = self.offset_behind(&segment),
                 MappedRead::NotResident(range) if resident_tries < RESIDENT_TRIES => {

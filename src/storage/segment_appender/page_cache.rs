@@ -6,7 +6,7 @@
 //! room"). A write that failed half way is cut off before the next one, so that none of its batches can come back to life
 //! behind a shorter one.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 
@@ -22,6 +22,9 @@ const WRITE_BACK_BYTES: u64 = 4 * MIB as u64;
 const RESERVE_STEP_BYTES_MIN: u64 = 4 * MIB as u64;
 const RESERVE_STEP_BYTES_MAX: u64 = 64 * MIB as u64;
 
+/// The least that a mapping for readers covers.
+const MAP_BYTES_MIN: u64 = 16 * MIB as u64;
+
 /// The page-cache write path of one segment.
 pub(crate) struct PageCacheAppender {
     file: File,
@@ -32,6 +35,9 @@ pub(crate) struct PageCacheAppender {
     /// Whether one is under way.
     writing_back: Rc<Cell<bool>>,
     reservation: Rc<Reservation>,
+    /// The file as mapped for readers, somewhat ahead of its end.
+    map: RefCell<Bytes>,
+    segment_bytes: u64,
 }
 
 /// The room ahead of a segment.
@@ -59,6 +65,8 @@ impl PageCacheAppender {
                 is_under_way: Cell::new(false),
                 settled: Event::new(),
             }),
+            map: RefCell::new(Bytes::new()),
+            segment_bytes,
         }
     }
 
@@ -143,6 +151,24 @@ impl PageCacheAppender {
             self.torn.set(false);
         }
         Ok(())
+    }
+
+    /// The first `size_bytes` of the segment, all of which must be written. The mapping reaches ahead of the data and is
+    /// made anew when the data outgrows it; views of the old one stay valid.
+    pub(super) fn map_written(&self, size_bytes: u64) -> Option<Bytes> {
+        let length = usize::try_from(size_bytes).ok()?;
+        let mut map = self.map.borrow_mut();
+        if map.len() < length {
+            let ahead = (size_bytes * 2).clamp(MAP_BYTES_MIN, self.segment_bytes.max(MAP_BYTES_MIN));
+            match self.file.map(usize::try_from(ahead.max(size_bytes)).ok()?) {
+                Ok(larger) => *map = larger,
+                Err(error) => {
+                    tracing::debug!(file = %self.file.path().display(), %error, "cannot map an active segment");
+                    return None;
+                }
+            }
+        }
+        Some(map.slice(..length))
     }
 
     pub(super) async fn sync(&self) -> io::Result<()> {
