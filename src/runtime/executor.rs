@@ -10,7 +10,7 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
-use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::mpsc;
@@ -198,19 +198,36 @@ impl<F: Future> Future for Sliced<F> {
 }
 
 /// A task that is cancelled when dropped and can be awaited for its result.
-pub struct Task<T>(tokio::task::JoinHandle<T>);
+pub struct Task<T>(TaskState<T>);
+
+enum TaskState<T> {
+    /// It never had to wait.
+    Done(Option<std::thread::Result<T>>),
+    Running(tokio::task::JoinHandle<T>),
+}
+
+// Nothing in a task is ever pinned in place.
+impl<T> Unpin for Task<T> {}
 
 impl<T> Future for Task<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        done(ready!(Pin::new(&mut self.0).poll(cx)))
+        match &mut self.0 {
+            TaskState::Done(result) => match result.take().expect("a task is awaited once") {
+                Ok(value) => Poll::Ready(value),
+                Err(panic) => resume_unwind(panic),
+            },
+            TaskState::Running(running) => done(ready!(Pin::new(running).poll(cx))),
+        }
     }
 }
 
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
-        self.0.abort();
+        if let TaskState::Running(running) = &self.0 {
+            running.abort();
+        }
     }
 }
 
@@ -224,14 +241,22 @@ fn done<T>(joined: Result<T, tokio::task::JoinError>) -> Poll<T> {
     }
 }
 
-/// Starts a task on this shard; dropping the handle cancels it.
+/// Starts a task on this shard; it runs at once until it has to wait. Dropping the handle cancels it.
 pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
-    Task(tokio::task::spawn_local(Sliced(future)))
+    let mut future = Box::pin(future);
+    // A wake that comes before the task has one of its own is not lost: the task begins by looking again.
+    let mut cx = Context::from_waker(Waker::noop());
+    Task(match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut cx))) {
+        Ok(Poll::Pending) => TaskState::Running(tokio::task::spawn_local(Sliced(future))),
+        Ok(Poll::Ready(value)) => TaskState::Done(Some(Ok(value))),
+        Err(panic) => TaskState::Done(Some(Err(panic))),
+    })
 }
 
-/// Starts a task on this shard that lives until it is done.
+/// Starts a task on this shard that lives until it is done; it runs at once until it has to wait.
 pub fn spawn_detached(future: impl Future<Output = ()> + 'static) {
-    tokio::task::spawn_local(Sliced(future));
+    let mut task = spawn(future);
+    task.0 = TaskState::Done(None);
 }
 
 /// A queue of tasks that get a limited share of the shard's core (maintenance must not crowd out requests).
@@ -258,12 +283,12 @@ impl TaskQueue {
         TaskQueue(Rc::new(Share { price, paid_until: Cell::new(clock::monotonic()) }))
     }
 
-    /// Starts a task in this queue that lives until it is done.
+    /// Starts a task in this queue, after those that are ready now, that lives until it is done.
     pub fn spawn_detached(&self, future: impl Future<Output = ()> + 'static) {
         let mut future = Box::pin(future);
         let share = self.0.clone();
         let mut rest = None;
-        spawn_detached(poll_fn(move |cx| {
+        tokio::task::spawn_local(Sliced(poll_fn(move |cx| {
             if rest.is_none() {
                 rest = share.rest(clock::monotonic()).map(|rest| Box::pin(tokio::time::sleep(rest)));
             }
@@ -275,7 +300,7 @@ impl TaskQueue {
             let polled = future.as_mut().poll(cx);
             share.pay(start, clock::monotonic().saturating_duration_since(start));
             polled
-        }));
+        })));
     }
 }
 
@@ -370,6 +395,24 @@ mod tests {
             sleep(Duration::from_millis(10)).await;
         });
         spinning.unwrap().join().unwrap();
+    }
+
+    #[test]
+    fn a_task_runs_at_once_until_it_has_to_wait() {
+        block_on(async {
+            let step = Rc::new(Cell::new(0));
+            let seen = step.clone();
+            let task = spawn(async move {
+                seen.set(1);
+                sleep(Duration::from_millis(1)).await;
+                seen.set(2);
+                3
+            });
+            assert_eq!(step.get(), 1);
+            assert_eq!(task.await, 3);
+            assert_eq!(step.get(), 2);
+            assert_eq!(spawn(async { 4 }).await, 4);
+        });
     }
 
     #[test]
