@@ -18,13 +18,8 @@ use tracing_subscriber::EnvFilter;
 /// How a command ended; the error is the one sentence that the user reads.
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-/// What the command line sets going; given by `main`, so that the commands can be tried without a server.
-pub(crate) struct Parts {
-    /// Runs the server until it is told to stop.
-    pub(crate) serve: fn(Arc<Config>) -> Outcome,
-    /// Whether this process may use io_uring; if not, why.
-    pub(crate) probe_io_uring: fn() -> Result<(), String>,
-}
+/// Runs the server until it is told to stop; given by `main`, so that the commands can be tried without a server.
+pub(crate) type Serve = fn(Arc<Config>) -> Outcome;
 
 /// A durable message log behind the Kafka protocol, in one binary.
 ///
@@ -103,11 +98,11 @@ enum PrintFormat {
 }
 
 /// Does what the command line says.
-pub(crate) fn run(parts: &Parts) -> ExitCode {
+pub(crate) fn run(run_server: Serve) -> ExitCode {
     let command_line = CommandLine::parse();
     let ended = match command_line.command.unwrap_or(Command::Serve(command_line.serve)) {
-        Command::Serve(args) => serve(parts, &args).map(|()| ExitCode::SUCCESS),
-        Command::Doctor(args) => examine(parts, &args),
+        Command::Serve(args) => serve(run_server, &args).map(|()| ExitCode::SUCCESS),
+        Command::Doctor(args) => examine(&args),
         Command::Dump { files, records } => {
             logstreams::dump::run(&files, records).map(|()| ExitCode::SUCCESS).map_err(Into::into)
         }
@@ -118,7 +113,7 @@ pub(crate) fn run(parts: &Parts) -> ExitCode {
     })
 }
 
-fn serve(parts: &Parts, args: &ServeArgs) -> Outcome {
+fn serve(run_server: Serve, args: &ServeArgs) -> Outcome {
     if matches!(args.print_config, Some(PrintFormat::Markdown)) {
         return print(&config::configuration_page());
     }
@@ -134,12 +129,12 @@ fn serve(parts: &Parts, args: &ServeArgs) -> Outcome {
     if [&config.redis_addr, &config.admin_addr].iter().any(|addr| **addr != OptionalAddr::Off) {
         tracing::info!("this version has no Redis door and no HTTP door yet; it serves the Kafka protocol");
     }
-    (parts.serve)(Arc::new(config))
+    run_server(Arc::new(config))
 }
 
-fn examine(parts: &Parts, args: &ConfigArgs) -> Outcome<ExitCode> {
+fn examine(args: &ConfigArgs) -> Outcome<ExitCode> {
     let config = Config::load(&sources(args, &[]))?;
-    let findings = doctor::examine(&config, parts.probe_io_uring);
+    let findings = doctor::examine(&config);
     let lines: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
     print(&lines)?;
     let failed = findings.iter().any(doctor::Finding::is_failure);

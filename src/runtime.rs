@@ -1,4 +1,4 @@
-//! The runtime seam: the only place that names glommio and the kernel's calls.
+//! The runtime seam: the only place that names tokio and the kernel's calls.
 //!
 //! Owns executors, timers, sockets, files, the blocking pool and the channels between shards, so that nobody above
 //! knows which runtime runs. `unsafe` lives here and nowhere else. Files consult [`fault`] before they act, so that
@@ -16,7 +16,6 @@ pub mod file;
 pub mod local;
 pub mod mapped_file;
 pub mod mesh;
-pub mod probe;
 pub mod process;
 pub mod tcp;
 pub mod timer;

@@ -1,6 +1,6 @@
 //! The server: start-up, listeners, placing connections on shards, and an orderly stop.
 //!
-//! `main`'s thread prepares everything that may fail with one clear sentence (kernel, directory, ports), starts one
+//! `main`'s thread prepares everything that may fail with one clear sentence (directory, ports), starts one
 //! executor for each shard, prints the ready line when all partitions are open, waits for a signal and drives the stop.
 //! It talks to the shards through one small channel each; nothing here is on the path of a request.
 
@@ -19,7 +19,7 @@ pub use error::ServerError;
 use crate::broker::Identity;
 use crate::config::Config;
 use crate::runtime::executor::{self, Executor, ExecutorOptions};
-use crate::runtime::{probe, process};
+use crate::runtime::process;
 use crate::shard::{ShardOptions, shard_ends};
 use connections::ConnectionCounts;
 use data_dir::DataDir;
@@ -38,7 +38,6 @@ const CLOSE_LIMIT: Duration = Duration::from_millis(2_700);
 pub fn run(config: Arc<Config>) -> Result<(), ServerError> {
     process::block_stop_signals();
     let shards = config.shards.resolve().max(1);
-    probe::probe(shards)?;
     process::raise_open_files_limit();
     let data_dir = DataDir::open(&config.data_dir)?;
     let listeners = Listeners::bind(&config, shards)?;

@@ -324,7 +324,7 @@ fn check_words(source: &Source) -> Vec<String> {
     };
     if in_crate && top != "runtime" {
         forbid(&source.code_with_tests, "unsafe", "unsafe stands only in src/runtime");
-        forbid(&source.code_with_tests, "glommio", "only src/runtime names glommio");
+        forbid(&source.code_with_tests, "tokio", "only src/runtime names tokio");
     }
     if in_crate && !PRINTERS.contains(&top) {
         for word in ["println!", "eprintln!", "print!", "eprint!"] {
@@ -465,7 +465,7 @@ fn an_arrow_downward_or_within_is_fine() {
 fn words_out_of_place_are_found_with_their_line() {
     let bad = [
         ("src/storage.rs", "fn f() { unsafe { g() } }", "unsafe stands only in src/runtime"),
-        ("src/storage.rs", "use glommio::Task;", "only src/runtime names glommio"),
+        ("src/storage.rs", "use tokio::task::JoinHandle;", "only src/runtime names tokio"),
         ("src/storage.rs", "fn f() { println!(\"x\") }", "only the command line prints; use tracing"),
         ("src/storage.rs", "fn f() { eprint!(\"x\") }", "only the command line prints; use tracing"),
         ("src/cli.rs", "fn f() { dbg!(1); }", "dbg! is not for a commit"),
@@ -486,11 +486,11 @@ fn words_out_of_place_are_found_with_their_line() {
 #[test]
 fn words_in_their_place_are_fine() {
     let good = [
-        ("src/runtime/mapped_file.rs", "use glommio::Task;\nfn f() { unsafe { g() } }"),
+        ("src/runtime/mapped_file.rs", "use tokio::task::JoinHandle;\nfn f() { unsafe { g() } }"),
         ("src/dump.rs", "fn f() { println!(\"x\") }"),
         (
             "src/storage.rs",
-            "#![deny(unsafe_code)]\n// unsafe glommio println!\nconst A: &str = r#\"unsafe \"dbg!\"#;",
+            "#![deny(unsafe_code)]\n// unsafe tokio println!\nconst A: &str = r#\"unsafe \"dbg!\"#;",
         ),
         (
             "src/storage.rs",

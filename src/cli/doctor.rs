@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use logstreams::config::Config;
 use rustix::process::{Resource, getrlimit};
 
-/// Locked memory that one executor's rings need (glommio's own minimum).
-const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
-/// Oldest kernel whose io_uring has all that the runtime uses.
-const KERNEL_MIN: (u32, u32) = (5, 8);
+/// Oldest kernel that can be asked for bytes only if the page cache has them (preadv2 with RWF_NOWAIT).
+const KERNEL_MIN: (u32, u32) = (4, 14);
+/// Oldest kernel that brings a mapped file's pages in on request (MADV_POPULATE_READ).
+const KERNEL_GOOD: (u32, u32) = (5, 14);
 /// File descriptors beside those of connections and cached segments.
 const OPEN_FILES_SPARE: u64 = 1024;
 /// Direct I/O writes whole blocks of this size from memory aligned to it.
@@ -77,15 +77,9 @@ impl fmt::Display for Finding {
 }
 
 /// Makes every check, in the order in which a start would stumble.
-pub(super) fn examine(config: &Config, probe_io_uring: fn() -> Result<(), String>) -> Vec<Finding> {
+pub(super) fn examine(config: &Config) -> Vec<Finding> {
     let mut findings = vec![
         judge_kernel(&read("/proc/sys/kernel/osrelease")),
-        judge_io_uring(
-            probe_io_uring(),
-            &read("/proc/sys/kernel/io_uring_disabled"),
-            &read("/proc/self/status"),
-        ),
-        judge_memlock(getrlimit(Resource::Memlock).current, config.shards.resolve()),
         // The server raises the soft limit to the hard one by itself.
         judge_open_files(getrlimit(Resource::Nofile).maximum, config),
         judge_memory_maps(&read("/proc/sys/vm/max_map_count"), config.segment_cache_count),
@@ -107,51 +101,16 @@ fn judge_kernel(release: &str) -> Finding {
             format!("{release} is older than {}.{}", KERNEL_MIN.0, KERNEL_MIN.1),
             "install a newer kernel (6.1 or later is best)",
         ),
+        (Some(major), Some(minor)) if (major, minor) < KERNEL_GOOD => Finding::warn(
+            "kernel",
+            format!(
+                "{release}: reads of old data may hold a shard up before {}.{}",
+                KERNEL_GOOD.0, KERNEL_GOOD.1
+            ),
+            "install a newer kernel (6.1 or later is best)",
+        ),
         (Some(_), Some(_)) => Finding::ok("kernel", release),
         _ => Finding::warn("kernel", format!("release '{release}' not understood"), "uname -r"),
-    }
-}
-
-fn judge_io_uring(probe: Result<(), String>, disabled: &str, status: &str) -> Finding {
-    let Err(error) = probe else {
-        return Finding::ok("io_uring", "usable");
-    };
-    // 2: for nobody; 1: only for root and one group.
-    if matches!(disabled, "1" | "2") {
-        return Finding::fail(
-            "io_uring",
-            format!("{error} (kernel.io_uring_disabled is {disabled})"),
-            "sysctl -w kernel.io_uring_disabled=0",
-        );
-    }
-    let seccomp = status.lines().find_map(|line| line.strip_prefix("Seccomp:")).map(str::trim);
-    if matches!(seccomp, Some("1" | "2")) {
-        return Finding::fail(
-            "io_uring",
-            format!("{error} (a seccomp filter is in force, as in Docker's default profile)"),
-            "docker run --security-opt seccomp=unconfined, or a profile that allows io_uring_setup, io_uring_enter \
-             and io_uring_register",
-        );
-    }
-    Finding::fail("io_uring", error, "see the limit below, or dmesg and the security module's log (audit)")
-}
-
-fn judge_memlock(limit: Option<u64>, shards: usize) -> Finding {
-    let cure = "ulimit -l unlimited (systemd: LimitMEMLOCK=infinity; docker: --ulimit memlock=-1)";
-    let needed = MEMLOCK_BYTES_MIN.saturating_mul(u64::try_from(shards).unwrap_or(u64::MAX));
-    match limit {
-        None => Finding::ok("locked memory", "unlimited"),
-        Some(limit) if limit < MEMLOCK_BYTES_MIN => Finding::fail(
-            "locked memory",
-            format!("{limit} bytes, {MEMLOCK_BYTES_MIN} are the least for one shard"),
-            cure,
-        ),
-        Some(limit) if limit < needed => Finding::warn(
-            "locked memory",
-            format!("{limit} bytes may be too few for {shards} shards, which want {needed}"),
-            cure,
-        ),
-        Some(limit) => Finding::ok("locked memory", format!("{limit} bytes for {shards} shards")),
     }
 }
 
@@ -373,22 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_forbidden_io_uring_names_who_forbids_it() {
-        let refused = || Err("Operation not permitted".to_owned());
-        assert_eq!(judge_io_uring(Ok(()), "2", "").level, Level::Ok);
-        let by_sysctl = judge_io_uring(refused(), "2", "Seccomp:\t2");
-        assert_eq!(by_sysctl.cure.as_deref(), Some("sysctl -w kernel.io_uring_disabled=0"));
-        let by_seccomp = judge_io_uring(refused(), "0", "Name:\tx\nSeccomp:\t2\n");
-        assert!(by_seccomp.is_failure() && by_seccomp.to_string().contains("seccomp=unconfined"));
-        assert!(judge_io_uring(refused(), "0", "Seccomp:\t0").is_failure());
-    }
-
-    #[test]
     fn limits_are_measured_against_what_is_configured() -> Result<(), Box<dyn std::error::Error>> {
-        assert_eq!(judge_memlock(Some(65_536), 1).level, Level::Fail);
-        assert_eq!(judge_memlock(Some(MEMLOCK_BYTES_MIN), 2).level, Level::Warn);
-        assert_eq!(judge_memlock(Some(2 * MEMLOCK_BYTES_MIN), 2).level, Level::Ok);
-        assert_eq!(judge_memlock(None, 64).level, Level::Ok);
         let config = Config::from_options(&[("max.connections", "100"), ("segment.cache.count", "10")])?;
         assert_eq!(judge_open_files(Some(1000), &config).level, Level::Warn);
         assert_eq!(judge_open_files(Some(1134), &config).level, Level::Ok);
@@ -399,9 +343,10 @@ mod tests {
 
     #[test]
     fn old_kernels_fail_and_odd_ones_do_not() {
-        assert_eq!(judge_kernel("5.4.0-150-generic").level, Level::Fail);
+        assert_eq!(judge_kernel("3.10.0-1160.el7").level, Level::Fail);
+        assert_eq!(judge_kernel("5.4.0-150-generic").level, Level::Warn);
         assert_eq!(judge_kernel("6.18.44-fc").level, Level::Ok);
-        assert_eq!(judge_kernel("5.10").level, Level::Ok);
+        assert_eq!(judge_kernel("5.15").level, Level::Ok);
         assert_eq!(judge_kernel("").level, Level::Warn);
     }
 

@@ -43,8 +43,9 @@ declare_entries! {
         shards: ShardCount as String, "shards", default "auto", bounds 0 => 1024;
         /// How long an idle shard spins before it sleeps; worth setting only on cores that nobody else uses.
         shard_spin_us: u64 as Int, "shard.spin.us", default "0", bounds 0 => 100_000, unit Microseconds;
-        /// How many threads carry out the blocking file calls of each shard.
-        blocking_threads: usize as Int, "blocking.threads", default "2", bounds 1 => 64;
+        /// How many threads at most carry out the blocking file calls of each shard; they start when there is work and
+        /// end when there is none.
+        blocking_threads: usize as Int, "blocking.threads", default "8", bounds 1 => 64;
         /// Appends stop with a retriable error while the disk has less free space than this, so that reads, deletes
         /// and recovery still have room.
         disk_reserve_bytes: u64 as Long, "disk.reserve.bytes",

@@ -1,62 +1,104 @@
-//! Files written past the page cache (O_DIRECT through io_uring).
+//! Files written past the page cache (O_DIRECT, on the blocking pool).
 //!
 //! Positions, lengths and buffers are multiples of [`DMA_ALIGNMENT_BYTES`]. Several writes may be under way at once,
-//! but never two to the same block; a write under way is never cancelled, so await it.
+//! but never two to the same block. A write under way goes on to its end even if nobody waits for it any more; it keeps
+//! its buffer alive.
 
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::ptr::NonNull;
+use std::sync::Arc;
 
-use glommio::io::OpenOptions;
-
+use super::executor::blocking;
 use super::fault::{self, Operation};
 
 /// What direct I/O is aligned to here: the block size of common devices and file systems.
 pub const DMA_ALIGNMENT_BYTES: usize = 4096;
 
 /// Memory that is aligned for direct I/O.
-pub struct DmaBuffer(glommio::io::DmaBuffer);
+pub struct DmaBuffer {
+    memory: NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: the buffer owns its memory alone, as a `Box<[u8]>` would, and that is bound to no thread.
+unsafe impl Send for DmaBuffer {}
+// SAFETY: a shared buffer can only be read.
+unsafe impl Sync for DmaBuffer {}
 
 impl DmaBuffer {
+    /// A buffer of `length` bytes, zeroed.
+    fn zeroed(length: usize) -> Self {
+        if length == 0 {
+            return DmaBuffer { memory: NonNull::dangling(), length };
+        }
+        let layout = Self::layout(length);
+        // SAFETY: the layout has a size other than zero.
+        let memory = unsafe { alloc_zeroed(layout) };
+        let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout) };
+        DmaBuffer { memory, length }
+    }
+
+    fn layout(length: usize) -> Layout {
+        Layout::from_size_align(length, DMA_ALIGNMENT_BYTES)
+            .expect("a buffer is smaller than the address space")
+    }
+
     /// Its bytes.
     pub fn as_slice(&self) -> &[u8] {
-        self.0.as_bytes()
+        // SAFETY: the memory is `length` initialised bytes that live as long as `self` and change only through `&mut`.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.length) }
     }
 
     /// Its bytes, to be filled.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        self.0.as_bytes_mut()
+        // SAFETY: as in `as_slice`, and `&mut self` makes this the only access.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr(), self.length) }
+    }
+
+    /// Makes it shareable, so that a write that failed can be tried again.
+    pub fn share(self) -> SharedDmaBuffer {
+        SharedDmaBuffer(Arc::new(self))
     }
 }
 
-impl DmaBuffer {
-    /// Makes it shareable, so that a write that failed can be tried again.
-    pub fn share(self) -> SharedDmaBuffer {
-        SharedDmaBuffer(Rc::new(self.0))
+impl Drop for DmaBuffer {
+    fn drop(&mut self) {
+        if self.length > 0 {
+            // SAFETY: `zeroed` allocated the memory with this layout, and nobody else frees it.
+            unsafe { dealloc(self.memory.as_ptr(), Self::layout(self.length)) };
+        }
+    }
+}
+
+impl AsRef<[u8]> for DmaBuffer {
+    fn as_ref(&self) -> &[u8] {
+        self.as_slice()
     }
 }
 
 /// A filled buffer that several writes may use one after another.
 #[derive(Clone)]
-pub struct SharedDmaBuffer(Rc<glommio::io::DmaBuffer>);
+pub struct SharedDmaBuffer(Arc<DmaBuffer>);
 
 impl SharedDmaBuffer {
     /// Its bytes.
     pub fn as_slice(&self) -> &[u8] {
-        self.0.as_bytes()
+        self.0.as_slice()
     }
 
     /// The buffer for filling anew, if nobody else holds it.
     pub fn reclaim(self) -> Option<DmaBuffer> {
-        Rc::try_unwrap(self.0).ok().map(DmaBuffer)
+        Arc::try_unwrap(self.0).ok()
     }
 }
 
 /// A file open for direct writes.
 pub struct DmaFile {
-    file: Rc<glommio::io::DmaFile>,
-    /// A plain handle of the same file, which only a fault plan looks at.
-    plain: std::fs::File,
+    file: Arc<fs::File>,
     path: PathBuf,
 }
 
@@ -67,10 +109,13 @@ impl DmaFile {
     /// The kernel's; `EINVAL` where the file system has no direct I/O.
     pub async fn open(path: &Path) -> io::Result<DmaFile> {
         fault::check(Operation::Open, path)?;
-        let file = OpenOptions::new().read(true).write(true).create(true).dma_open(path).await?;
-        let shown = path.to_owned();
-        let plain = super::blocking(move || std::fs::File::open(shown)).await?;
-        Ok(DmaFile { file: Rc::new(file), plain, path: path.to_owned() })
+        let path = path.to_owned();
+        blocking(move || {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false).custom_flags(libc::O_DIRECT);
+            Ok(DmaFile { file: Arc::new(options.open(&path)?), path })
+        })
+        .await
     }
 
     /// Where it was opened.
@@ -80,9 +125,7 @@ impl DmaFile {
 
     /// A buffer of `length` bytes, zeroed.
     pub fn buffer(&self, length: usize) -> DmaBuffer {
-        let mut buffer = self.file.alloc_dma_buffer(length);
-        buffer.as_bytes_mut().fill(0);
-        DmaBuffer(buffer)
+        DmaBuffer::zeroed(length)
     }
 
     /// Writes the whole buffer at `position`.
@@ -90,16 +133,7 @@ impl DmaFile {
     /// # Errors
     /// The kernel's; part of the buffer may have been written.
     pub async fn write_at(&self, buffer: DmaBuffer, position: u64) -> io::Result<()> {
-        let length = buffer.0.len();
-        assert!(
-            length.is_multiple_of(DMA_ALIGNMENT_BYTES) && position.is_multiple_of(DMA_ALIGNMENT_BYTES as u64)
-        );
-        let allowed = fault::check_write(&self.path, &self.plain, position, length)?;
-        if allowed < length {
-            return self.write_torn(buffer.as_slice(), position, allowed).await;
-        }
-        let written = self.file.write_at(buffer.0, position).await?;
-        if written < length { Err(io::ErrorKind::WriteZero.into()) } else { Ok(()) }
+        self.write_shared_at(&buffer.share(), position).await
     }
 
     /// As [`DmaFile::write_at`], with a buffer that the caller keeps.
@@ -107,16 +141,16 @@ impl DmaFile {
     /// # Errors
     /// The kernel's; part of the buffer may have been written.
     pub async fn write_shared_at(&self, buffer: &SharedDmaBuffer, position: u64) -> io::Result<()> {
-        let length = buffer.0.len();
+        let length = buffer.as_slice().len();
         assert!(
             length.is_multiple_of(DMA_ALIGNMENT_BYTES) && position.is_multiple_of(DMA_ALIGNMENT_BYTES as u64)
         );
-        let allowed = fault::check_write(&self.path, &self.plain, position, length)?;
+        let allowed = fault::check_write(&self.path, &self.file, position, length)?;
         if allowed < length {
             return self.write_torn(buffer.as_slice(), position, allowed).await;
         }
-        let written = self.file.write_rc_at(buffer.0.clone(), position).await?;
-        if written < length { Err(io::ErrorKind::WriteZero.into()) } else { Ok(()) }
+        let (file, buffer) = (self.file.clone(), buffer.clone());
+        blocking(move || file.write_all_at(buffer.as_slice(), position)).await
     }
 
     /// Writes the whole blocks among the first `allowed` bytes and fails, as a fault plan wants it.
@@ -125,7 +159,8 @@ impl DmaFile {
         if kept > 0 {
             let mut torn = self.buffer(kept);
             torn.as_mut_slice().copy_from_slice(&bytes[..kept]);
-            self.file.write_at(torn.0, position).await?;
+            let file = self.file.clone();
+            blocking(move || file.write_all_at(torn.as_slice(), position)).await?;
         }
         Err(io::Error::from_raw_os_error(libc::EIO))
     }
@@ -136,8 +171,26 @@ impl DmaFile {
     /// The kernel's.
     pub async fn read_at(&self, position: u64, length: usize) -> io::Result<bytes::Bytes> {
         fault::check(Operation::Read, &self.path)?;
-        let read = self.file.read_at(position, length).await?;
-        Ok(bytes::Bytes::copy_from_slice(&read))
+        let file = self.file.clone();
+        blocking(move || {
+            let block = DMA_ALIGNMENT_BYTES as u64;
+            let start = position / block * block;
+            let skipped = usize::try_from(position - start).unwrap_or(0);
+            let mut buffer = DmaBuffer::zeroed((skipped + length).next_multiple_of(DMA_ALIGNMENT_BYTES));
+            let mut filled = 0;
+            // Only a read that ends with the file fills part of a block.
+            while filled < skipped + length && filled.is_multiple_of(DMA_ALIGNMENT_BYTES) {
+                match file.read_at(&mut buffer.as_mut_slice()[filled..], start + filled as u64) {
+                    Ok(0) => break,
+                    Ok(count) => filled += count,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let end = filled.clamp(skipped, skipped + length);
+            Ok(bytes::Bytes::from_owner(buffer).slice(skipped..end))
+        })
+        .await
     }
 
     /// Makes all completed writes durable.
@@ -146,7 +199,8 @@ impl DmaFile {
     /// The kernel's. After one nobody can know what is on the disk: the caller must not trust the file again.
     pub async fn sync_data(&self) -> io::Result<()> {
         fault::check(Operation::Sync, &self.path)?;
-        self.file.fdatasync().await?;
+        let file = self.file.clone();
+        blocking(move || file.sync_data()).await?;
         fault::synced(&self.path);
         Ok(())
     }
@@ -157,7 +211,12 @@ impl DmaFile {
     /// The kernel's, such as a full disk.
     pub async fn allocate(&self, length: u64) -> io::Result<()> {
         fault::check(Operation::Truncate, &self.path)?;
-        Ok(self.file.pre_allocate(length, false).await?)
+        let file = self.file.clone();
+        blocking(move || {
+            rustix::fs::fallocate(&*file, rustix::fs::FallocateFlags::empty(), 0, length)
+                .map_err(io::Error::from)
+        })
+        .await
     }
 
     /// Cuts the file to `length` bytes.
@@ -166,15 +225,16 @@ impl DmaFile {
     /// The kernel's.
     pub async fn truncate(&self, length: u64) -> io::Result<()> {
         fault::check(Operation::Truncate, &self.path)?;
-        Ok(self.file.truncate(length).await?)
+        let file = self.file.clone();
+        blocking(move || file.set_len(length)).await
     }
 
     /// Closes the file; all writes must have been awaited.
     ///
     /// # Errors
-    /// The kernel's.
+    /// None today; a file system that reports errors late reports them at the sync.
     pub async fn close(self) -> io::Result<()> {
-        self.file.close_rc().await?;
+        blocking(move || drop(self)).await;
         Ok(())
     }
 }

@@ -1,92 +1,61 @@
 //! Channels between shards: one bounded queue for each ordered pair.
 //!
-//! Sending to a full queue waits, which is the back-pressure between shards. Only `shard::request` values cross.
+//! Sending to a full queue waits, which is the back-pressure between shards. A receiver is woken only when it waits, so
+//! a burst costs one wake across threads. Only `shard::request` values cross.
 
-use std::time::Duration;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use glommio::channels::shared_channel::{
-    self, ConnectedReceiver, ConnectedSender, SharedReceiver, SharedSender,
-};
-
-/// How often a shard looks whether the others have joined, while it joins.
-const CONNECT_LOOK_INTERVAL: Duration = Duration::from_millis(1);
+use super::executor::yield_if_needed;
 
 /// Messages that one ordered pair of shards may have under way.
 pub const MESH_QUEUE_COUNT: usize = 1024;
 
-/// One shard's unconnected ends; moves to the shard's thread, then joins.
+/// One shard's ends before it runs; moves to the shard's thread, then joins.
 pub struct MeshEnds<T: Send> {
-    shard: usize,
-    senders: Vec<Option<SharedSender<T>>>,
-    receivers: Vec<Option<SharedReceiver<T>>>,
+    mesh: Mesh<T>,
+    receivers: Vec<MeshReceiver<T>>,
 }
 
-/// One shard's connected ends.
-pub struct Mesh<T: Send + 'static> {
+/// One shard's sending ends.
+pub struct Mesh<T: Send> {
     shard: usize,
-    senders: Vec<Option<ConnectedSender<T>>>,
+    senders: Vec<Option<Sender<T>>>,
 }
 
 /// What arrives from one other shard.
-pub struct MeshReceiver<T: Send + 'static> {
+pub struct MeshReceiver<T: Send> {
     /// The shard that sends here.
     pub from: usize,
-    receiver: ConnectedReceiver<T>,
+    receiver: Receiver<T>,
 }
 
 /// Makes the ends of a full mesh between `shards` shards, in shard order.
 pub fn mesh<T: Send>(shards: usize) -> Vec<MeshEnds<T>> {
     let mut ends: Vec<MeshEnds<T>> = (0..shards)
         .map(|shard| MeshEnds {
-            shard,
-            senders: (0..shards).map(|_| None).collect(),
-            receivers: (0..shards).map(|_| None).collect(),
+            mesh: Mesh { shard, senders: (0..shards).map(|_| None).collect() },
+            receivers: Vec::with_capacity(shards),
         })
         .collect();
     for from in 0..shards {
         for to in (0..shards).filter(|to| *to != from) {
-            let (sender, receiver) = shared_channel::new_bounded(MESH_QUEUE_COUNT);
-            ends[from].senders[to] = Some(sender);
-            ends[to].receivers[from] = Some(receiver);
+            let (sender, receiver) = channel(MESH_QUEUE_COUNT);
+            ends[from].mesh.senders[to] = Some(sender);
+            ends[to].receivers.push(MeshReceiver { from, receiver });
         }
     }
     ends
 }
 
-impl<T: Send + 'static> MeshEnds<T> {
-    /// Connects with the other shards; resolves when each of them has joined too.
-    pub async fn join(self) -> (Mesh<T>, Vec<MeshReceiver<T>>) {
-        // A peer that connects later does not wake an executor that sleeps: look again until all have met.
-        let _looking = glommio::spawn_local(async {
-            loop {
-                glommio::timer::sleep(CONNECT_LOOK_INTERVAL).await;
-            }
-        });
-        // Every connect waits for its peer, so all of them run at once or two shards would wait for each other.
-        let senders: Vec<_> =
-            self.senders.into_iter().map(|end| end.map(|end| glommio::spawn_local(end.connect()))).collect();
-        let receivers: Vec<_> = self
-            .receivers
-            .into_iter()
-            .enumerate()
-            .filter_map(|(from, end)| end.map(|end| (from, glommio::spawn_local(end.connect()))))
-            .collect();
-        let mut mesh = Mesh { shard: self.shard, senders: Vec::with_capacity(senders.len()) };
-        for sender in senders {
-            mesh.senders.push(match sender {
-                Some(connecting) => Some(connecting.await),
-                None => None,
-            });
-        }
-        let mut incoming = Vec::with_capacity(receivers.len());
-        for (from, connecting) in receivers {
-            incoming.push(MeshReceiver { from, receiver: connecting.await });
-        }
-        (mesh, incoming)
+impl<T: Send> MeshEnds<T> {
+    /// The ends to work with. What is sent to a shard that has not joined yet waits in its queue.
+    pub fn join(self) -> (Mesh<T>, Vec<MeshReceiver<T>>) {
+        (self.mesh, self.receivers)
     }
 }
 
-impl<T: Send + 'static> Mesh<T> {
+impl<T: Send> Mesh<T> {
     /// This shard's number.
     pub fn shard(&self) -> usize {
         self.shard
@@ -97,7 +66,7 @@ impl<T: Send + 'static> Mesh<T> {
         self.senders.len()
     }
 
-    /// Sends to shard `to`, waiting while its queue is full.
+    /// Sends to shard `to`, waiting while its queue is full; who waits first is sent first.
     ///
     /// # Errors
     /// The message comes back when that shard has stopped, or when `to` is this shard.
@@ -107,29 +76,16 @@ impl<T: Send + 'static> Mesh<T> {
         };
         match sender.try_send(message) {
             Ok(()) => Ok(()),
-            Err(error) => sender.send(unsent(error)?).await.map_err(unsent_whatever),
+            Err(TrySendError::Closed(message)) => Err(message),
+            Err(TrySendError::Full(message)) => sender.send(message).await.map_err(|unsent| unsent.0),
         }
     }
 }
 
-fn unsent<T>(error: glommio::GlommioError<T>) -> Result<T, T> {
-    match error {
-        glommio::GlommioError::WouldBlock(glommio::ResourceType::Channel(message)) => Ok(message),
-        other => Err(unsent_whatever(other)),
-    }
-}
-
-fn unsent_whatever<T>(error: glommio::GlommioError<T>) -> T {
-    match error {
-        glommio::GlommioError::Closed(glommio::ResourceType::Channel(message))
-        | glommio::GlommioError::WouldBlock(glommio::ResourceType::Channel(message)) => message,
-        other => unreachable!("a channel fails only by being full or closed: {other}"),
-    }
-}
-
-impl<T: Send + 'static> MeshReceiver<T> {
-    /// The next message; `None` when the sending shard has stopped.
-    pub async fn recv(&self) -> Option<T> {
+impl<T: Send> MeshReceiver<T> {
+    /// The next message; `None` when the sending shard has stopped and all it sent has been received.
+    pub async fn recv(&mut self) -> Option<T> {
+        yield_if_needed().await; // a queue that is never empty must not keep the shard to itself
         self.receiver.recv().await
     }
 }
@@ -156,10 +112,10 @@ mod tests {
                     blocking_threads: 2,
                 };
                 start(options, move || async move {
-                    let (mesh, receivers) = ends.join().await;
+                    let (mesh, receivers) = ends.join();
                     let receiving: Vec<_> = receivers
                         .into_iter()
-                        .map(|receiver| {
+                        .map(|mut receiver| {
                             crate::runtime::spawn(async move {
                                 for expected in 0..MESSAGES {
                                     assert_eq!(receiver.recv().await, Some((receiver.from, expected)));

@@ -1,16 +1,21 @@
 //! TCP: listeners and streams over plain non-blocking sockets.
 //!
-//! Every call tries the system call first and waits for readiness only when the kernel has nothing: on a busy
-//! connection a read costs one system call and no ring entry. Bytes go straight into the caller's buffer, replies
-//! leave as one vectored write. A stream may be read by one task and written by another of the same shard.
+//! A socket is registered once, edge-triggered. Writes try the system call first and wait only when the kernel has no
+//! room. Reads are tried when the kernel has announced bytes and no read has emptied the socket since: a read that
+//! fills less than the room offered has emptied it, so a request costs one `recv` and none that finds nothing. Bytes
+//! go straight into the caller's buffer, replies leave as one vectored write. A stream may be read by one task and
+//! written by another of the same shard.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::{self, Shutdown, SocketAddr};
 use std::os::fd::AsRawFd;
 
+use bytes::buf::UninitSlice;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use glommio::io::PollableFd;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Connections that the kernel holds for us until we accept.
 const LISTEN_BACKLOG: i32 = 1024;
@@ -32,8 +37,25 @@ pub fn bind(address: SocketAddr) -> io::Result<net::TcpListener> {
     Ok(socket.into())
 }
 
+/// Has this shard's epoll announce what happens at `socket`.
+fn register<S: AsRawFd + OwnsDescriptor>(socket: S, interest: Interest) -> io::Result<AsyncFd<S>> {
+    // SAFETY: `OwnsDescriptor` says that the socket's descriptor is open and the same for as long as the socket lives,
+    // and `AsyncFd` owns the socket until it has forgotten the descriptor.
+    Ok(unsafe { AsyncFd::register_with_interest(socket, interest) }?)
+}
+
+/// A socket with the same open descriptor from its making to its drop.
+///
+/// # Safety
+/// It must be so.
+unsafe trait OwnsDescriptor {}
+// SAFETY: the standard library's sockets hold an `OwnedFd`, which promises that.
+unsafe impl OwnsDescriptor for net::TcpListener {}
+// SAFETY: as above.
+unsafe impl OwnsDescriptor for net::TcpStream {}
+
 /// A listening socket on this shard.
-pub struct Listener(PollableFd<net::TcpListener>);
+pub struct Listener(AsyncFd<net::TcpListener>);
 
 impl Listener {
     /// Takes a bound socket onto this shard.
@@ -41,7 +63,7 @@ impl Listener {
     /// # Errors
     /// The runtime's, if the descriptor cannot be registered.
     pub fn new(listener: net::TcpListener) -> io::Result<Self> {
-        PollableFd::new(listener).map(Listener).map_err(io::Error::from)
+        Ok(Listener(register(listener, Interest::READABLE)?))
     }
 
     /// The next connection, ready for [`Stream::new`] on any shard.
@@ -49,23 +71,23 @@ impl Listener {
     /// # Errors
     /// The kernel's, such as "too many open files"; the listener stays usable.
     pub async fn accept(&self) -> io::Result<(net::TcpStream, SocketAddr)> {
-        loop {
-            match self.0.get_ref().accept() {
-                Ok((stream, peer)) => {
-                    stream.set_nonblocking(true)?;
-                    stream.set_nodelay(true)?;
-                    return Ok((stream, peer));
+        let accepting = self.0.async_io(Interest::READABLE, |listener| {
+            loop {
+                match listener.accept() {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    done => return done,
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.0.readable().await?,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
             }
-        }
+        });
+        let (stream, peer) = accepting.await?;
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        Ok((stream, peer))
     }
 }
 
 /// A connection on this shard.
-pub struct Stream(PollableFd<net::TcpStream>);
+pub struct Stream(AsyncFd<net::TcpStream>);
 
 impl Stream {
     /// Takes an accepted connection onto this shard.
@@ -73,7 +95,7 @@ impl Stream {
     /// # Errors
     /// The runtime's, if the descriptor cannot be registered.
     pub fn new(stream: net::TcpStream) -> io::Result<Self> {
-        PollableFd::new(stream).map(Stream).map_err(io::Error::from)
+        Ok(Stream(register(stream, Interest::READABLE | Interest::WRITABLE)?))
     }
 
     /// Gives the connection back, so that another shard can take it.
@@ -97,38 +119,33 @@ impl Stream {
     pub async fn read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         loop {
             match self.try_read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.0.readable().await?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    poll_fn(|cx| self.0.poll_read_ready(cx).map_ok(drop)).await?;
+                }
                 done => return done,
             }
         }
     }
 
-    /// Reads what is there now.
+    /// Reads what is there now. Asks the kernel only if it has announced something since the socket was last empty.
     ///
     /// # Errors
     /// `WouldBlock` when nothing is there; otherwise the kernel's.
     pub fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         let spare = buffer.chunk_mut();
-        loop {
-            // SAFETY: `spare` is writable memory of that length, and the kernel only writes into it.
-            let read = unsafe {
-                libc::recv(
-                    self.0.get_ref().as_raw_fd(),
-                    spare.as_mut_ptr().cast(),
-                    spare.len(),
-                    libc::MSG_DONTWAIT,
-                )
-            };
-            if let Ok(count) = usize::try_from(read) {
-                // SAFETY: the kernel has initialised the first `count` bytes of the spare capacity.
-                unsafe { buffer.advance_mut(count) };
-                return Ok(count);
-            }
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
-            }
-        }
+        let room = spare.len();
+        let mut received = None;
+        let tried = self.0.try_io(Interest::READABLE, |socket| {
+            let count = recv(socket, spare)?;
+            received = Some(count);
+            // The socket is empty now. `WouldBlock` says so to the runtime, which then waits for the next announcement;
+            // an end that has been announced already it remembers, and one that comes later is announced.
+            if (1..room).contains(&count) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
+        });
+        let Some(count) = received else { return tried };
+        // SAFETY: the kernel has initialised the first `count` bytes of the spare capacity.
+        unsafe { buffer.advance_mut(count) };
+        Ok(count)
     }
 
     /// Writes all of `chunks` in order, many to a system call, waiting while the socket is full.
@@ -145,34 +162,54 @@ impl Stream {
             if rest.is_empty() {
                 return Ok(());
             }
-            match self.try_write(rest) {
-                Ok(written) => advance(rest, written),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.0.writable().await?,
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    fn try_write(&self, chunks: &[Bytes]) -> io::Result<usize> {
-        let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
-        let mut count = 0;
-        for chunk in chunks.iter().take(WRITE_SLICES_MAX) {
-            slices[count] = IoSlice::new(chunk);
-            count += 1;
-        }
-        let mut control = rustix::net::SendAncillaryBuffer::default();
-        let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
-        loop {
-            match rustix::net::sendmsg(self.0.get_ref(), &slices[..count], &mut control, flags) {
-                Err(rustix::io::Errno::INTR) => {}
-                done => return Ok(done?),
-            }
+            let written = match send(self.0.get_ref(), rest) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.0.async_io(Interest::WRITABLE, |socket| send(socket, rest)).await?
+                }
+                done => done?,
+            };
+            advance(rest, written);
         }
     }
 
     /// Closes one or both directions; a reader waiting on the other task then sees the end.
     pub fn shutdown(&self, how: Shutdown) {
         let _ = self.0.get_ref().shutdown(how); // fails only if the peer was first
+    }
+}
+
+/// Reads what is there into `spare`.
+fn recv(socket: &net::TcpStream, spare: &mut UninitSlice) -> io::Result<usize> {
+    loop {
+        // SAFETY: `spare` is writable memory of that length, and the kernel only writes into it.
+        let read = unsafe {
+            libc::recv(socket.as_raw_fd(), spare.as_mut_ptr().cast(), spare.len(), libc::MSG_DONTWAIT)
+        };
+        if let Ok(count) = usize::try_from(read) {
+            return Ok(count);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Writes of `chunks` what the kernel takes now.
+fn send(socket: &net::TcpStream, chunks: &[Bytes]) -> io::Result<usize> {
+    let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
+    let mut count = 0;
+    for chunk in chunks.iter().take(WRITE_SLICES_MAX) {
+        slices[count] = IoSlice::new(chunk);
+        count += 1;
+    }
+    let mut control = rustix::net::SendAncillaryBuffer::default();
+    let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+    loop {
+        match rustix::net::sendmsg(socket, &slices[..count], &mut control, flags) {
+            Err(rustix::io::Errno::INTR) => {}
+            done => return Ok(done?),
+        }
     }
 }
 
@@ -190,10 +227,77 @@ fn advance(chunks: &mut [Bytes], mut written: usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::Shutdown;
+    use std::time::Duration;
+
     use bytes::{Bytes, BytesMut};
 
     use super::{Listener, Stream, bind};
-    use crate::runtime::{block_on, spawn};
+    use crate::runtime::{block_on, sleep, spawn};
+
+    /// A plain client and the server's stream to it.
+    async fn connected() -> (std::net::TcpStream, Stream) {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = Listener::new(listener).unwrap().accept().await.unwrap();
+        (client, Stream::new(accepted).unwrap())
+    }
+
+    #[test]
+    fn an_end_that_comes_with_the_last_bytes_is_seen_after_them() {
+        block_on(async {
+            let (mut client, server) = connected().await;
+            client.write_all(b"last words").unwrap();
+            drop(client);
+            sleep(Duration::from_millis(5)).await;
+            let mut received = BytesMut::with_capacity(100);
+            assert_eq!(server.read(&mut received).await.unwrap(), 10);
+            assert_eq!(server.read(&mut received).await.unwrap(), 0);
+            assert_eq!(server.read(&mut received).await.unwrap(), 0);
+        });
+    }
+
+    #[test]
+    fn bytes_beyond_the_room_and_bytes_that_come_later_are_read() {
+        block_on(async {
+            let (mut client, server) = connected().await;
+            client.write_all(&[1; 150]).unwrap();
+            let mut received = BytesMut::with_capacity(100);
+            let first = server.read(&mut received).await.unwrap();
+            received.reserve(100);
+            let second = server.read(&mut received).await.unwrap();
+            assert_eq!((first, second), (100, 50));
+            assert!(server.try_read(&mut received).is_err(), "nothing is there");
+            let reading = spawn(async move {
+                let read = server.read(&mut received).await;
+                (server, received, read.unwrap())
+            });
+            sleep(Duration::from_millis(2)).await;
+            client.write_all(&[2; 7]).unwrap();
+            let (server, mut received, read) = reading.await;
+            assert_eq!(read, 7);
+            // Our own shutdown ends a read that waits.
+            let reading = spawn(async move { server.read(&mut received).await.unwrap() });
+            sleep(Duration::from_millis(2)).await;
+            client.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(reading.await, 0);
+        });
+    }
+
+    #[test]
+    fn shutting_down_wakes_our_own_reader_and_tells_the_client() {
+        block_on(async {
+            let (mut client, server) = connected().await;
+            let server = std::rc::Rc::new(server);
+            let reader = server.clone();
+            let reading = spawn(async move { reader.read(&mut BytesMut::with_capacity(9)).await.unwrap() });
+            sleep(Duration::from_millis(2)).await;
+            server.shutdown(Shutdown::Both);
+            assert_eq!(reading.await, 0);
+            assert_eq!(client.read(&mut [0; 9]).unwrap(), 0);
+        });
+    }
 
     #[test]
     fn many_chunks_larger_than_the_socket_buffer_arrive_in_order() {

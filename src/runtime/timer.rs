@@ -1,11 +1,11 @@
-//! Timers. There is no periodic tick below 100 ms anywhere: a timer is armed when something waits for it.
+//! Timers of 1 ms granularity. Nothing ticks: a timer exists while something waits for it.
 
 use std::future::Future;
 use std::time::Duration;
 
 /// Sleeps without holding the shard.
 pub async fn sleep(duration: Duration) {
-    glommio::timer::sleep(duration).await;
+    tokio::time::sleep(duration).await;
 }
 
 /// Runs `future` for at most `duration`; `None` when the time was up first (the future is then dropped).

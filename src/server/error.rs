@@ -4,14 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::runtime::probe::ProbeError;
-
 /// Why the server did not start, or did not stop cleanly.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The kernel lacks something.
-    #[error(transparent)]
-    Probe(#[from] ProbeError),
     /// The data directory cannot be made.
     #[error(
         "cannot create the data directory {path}: {source}; choose another with --data-dir, or give this user the \

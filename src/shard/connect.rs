@@ -91,7 +91,7 @@ impl Shard {
 
     /// Receives what the other shards send, until they stop.
     pub(super) fn receive(self: &Rc<Self>, receivers: Vec<MeshReceiver<Letter>>) {
-        for receiver in receivers {
+        for mut receiver in receivers {
             let shard = self.clone();
             spawn_detached(async move {
                 while let Some(letter) = receiver.recv().await {

@@ -50,7 +50,7 @@ impl Flusher {
 
 impl Shard {
     /// Starts the flusher's tasks.
-    pub(super) fn start_flusher(self: &Rc<Self>, queue: TaskQueue) {
+    pub(super) fn start_flusher(self: &Rc<Self>, queue: &TaskQueue) {
         for _ in 0..FLUSHES_AT_ONCE {
             let shard = self.clone();
             queue.spawn_detached(async move { shard.flush_lazily().await });

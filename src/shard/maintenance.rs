@@ -16,14 +16,14 @@ use crate::runtime::{timeout, yield_if_needed};
 use crate::storage::{self, LogCheckpoint, ShardStorage, ShardStorageLimits, StorageError};
 
 /// The share of the core that maintenance gets; requests run with 1,000.
-const MAINTENANCE_SHARES: usize = 100;
+const MAINTENANCE_SHARES: u32 = 100;
 /// How often the checkpoint files are written (Kafka's log.flush.offset.checkpoint.interval.ms).
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Shard {
-    /// Joins the other shards and begins to serve them. The shard has no partitions until an image is published.
+    /// Begins to serve the other shards. The shard has no partitions until an image is published.
     pub async fn start(options: ShardOptions, ends: ShardEnds) -> Rc<Shard> {
-        let (mesh, receivers) = ends.join().await;
+        let (mesh, receivers) = ends.join();
         let config = options.config;
         let shards = options.shards.max(1);
         let storage = ShardStorage::new(ShardStorageLimits {
@@ -49,8 +49,8 @@ impl Shard {
             stop: Default::default(),
         });
         shard.receive(receivers);
-        let queue = TaskQueue::new("maintenance", MAINTENANCE_SHARES);
-        shard.start_flusher(queue);
+        let queue = TaskQueue::new(MAINTENANCE_SHARES);
+        shard.start_flusher(&queue);
         let cleaning = shard.clone();
         queue.spawn_detached(async move { cleaning.clean_regularly().await });
         let timing = shard.clone();
