@@ -20,5 +20,7 @@ pub mod process;
 pub mod tcp;
 pub mod timer;
 
-pub use executor::{block_on, blocking, catch_panic, spawn, spawn_detached, yield_if_needed, yield_now};
+pub use executor::{
+    block_on, blocking, catch_panic, spawn, spawn_detached, yield_if_needed, yield_now, yield_to_ready,
+};
 pub use timer::{sleep, timeout};
