@@ -3,6 +3,7 @@
 //! `now_ms` is wall time for record timestamps and retention; `monotonic` is for deadlines. State machines take
 //! the time as an argument and never call this module, so that tests can hold the clock.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Wall-clock milliseconds since the Unix epoch, as Kafka's timestamps.
@@ -16,4 +17,10 @@ pub fn now_ms() -> i64 {
 #[allow(clippy::disallowed_methods)] // this module is where time comes from
 pub fn monotonic() -> Instant {
     Instant::now()
+}
+
+/// Monotonic time since the first call, the same for all shards: for what several of them do at the same moment.
+pub fn since_start() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    monotonic().saturating_duration_since(*START.get_or_init(monotonic))
 }

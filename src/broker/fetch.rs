@@ -15,6 +15,11 @@ use crate::runtime::local::Event;
 use crate::runtime::{spawn, timeout};
 use crate::shard::{ShardReply, ShardRequest};
 
+/// Waits of at least this end on the grid.
+const COARSE_WAIT_MIN: Duration = Duration::from_millis(400);
+const WAIT_GRID: Duration = Duration::from_millis(25);
+const _: () = assert!(WAIT_GRID.as_millis() * 16 <= COARSE_WAIT_MIN.as_millis());
+
 /// A read of several partitions.
 #[derive(Debug, Clone)]
 pub struct FetchRequest {
@@ -110,7 +115,11 @@ impl Broker {
             if enough || left.is_zero() || request.partitions.is_empty() || self.is_stopping() {
                 return fetched;
             }
-            self.wait_for_more(&request, &fetched, min_bytes - found_bytes, left).await;
+            let missing_bytes = min_bytes - found_bytes;
+            let waited = self.wait_for_more(&request, &fetched, missing_bytes, wait_time(left)).await;
+            if waited == Waited::InVain && missing_bytes == 1 && !self.is_stopping() {
+                return fetched; // not one byte came, so another look would find the same
+            }
         }
     }
 
@@ -149,14 +158,14 @@ impl Broker {
         fetched
     }
 
-    /// Resolves when one of the owners has more than was found, or when the time is up.
+    /// Resolves when one of the owners has more than was found, or when the time is up: then in vain.
     async fn wait_for_more(
         &self,
         request: &FetchRequest,
         fetched: &[FetchedPartition],
         missing_bytes: i64,
         left: Duration,
-    ) {
+    ) -> Waited {
         let mut positions: Vec<Vec<(TopicPartition, Offset)>> = vec![Vec::new(); self.shards()];
         for (partition, found) in request.partitions.iter().zip(fetched) {
             if let Ok(owner) = self.owner(&partition.topic_partition) {
@@ -180,8 +189,8 @@ impl Broker {
         if let [only] = waiting_on[..]
             && only == self.shard.id()
         {
-            self.shard.call(only, wait(std::mem::take(&mut positions[only]))).await;
-            return;
+            let reply = self.shard.call(only, wait(std::mem::take(&mut positions[only]))).await;
+            return if matches!(reply, ShardReply::WaitedInVain) { Waited::InVain } else { Waited::Woken };
         }
         let woken = std::rc::Rc::new(Event::new());
         let wake = woken.wait();
@@ -191,12 +200,39 @@ impl Broker {
             let woken = woken.clone();
             cancel.shards.push(shard);
             cancel.waits.push(spawn(async move {
-                asked.answer().await;
-                woken.notify();
+                // In vain: our own time is up as well.
+                if !matches!(asked.answer().await, ShardReply::WaitedInVain) {
+                    woken.notify();
+                }
             }));
         }
-        timeout(left, wake).await;
+        if timeout(left, wake).await.is_some() {
+            return Waited::Woken;
+        }
+        cancel.shards.clear(); // their time is up, too
+        Waited::InVain
     }
+}
+
+/// How a wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waited {
+    /// There is something to look at.
+    Woken,
+    /// The time was up.
+    InVain,
+}
+
+/// How long to wait for a client that allows for `left`. Long waits end together, on a coarse grid of time and up to a
+/// sixteenth late: many idle consumers then cost few wake-ups.
+fn wait_time(left: Duration) -> Duration {
+    if left < COARSE_WAIT_MIN {
+        return left;
+    }
+    let grid_ns = WAIT_GRID.as_nanos();
+    let end_ns = (clock::since_start() + left).as_nanos();
+    let late_ns = end_ns.next_multiple_of(grid_ns) - end_ns;
+    left + Duration::from_nanos(u64::try_from(late_ns).unwrap_or(0))
 }
 
 /// Tells the owners that nobody waits any more, however the wait has ended.
@@ -230,5 +266,20 @@ fn keep_within(fetched: &mut [FetchedPartition], max_bytes: usize) {
             partition.aborted_transactions.clear();
         }
         total_bytes += partition.size_bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_waits_end_together_and_at_most_a_sixteenth_late() {
+        assert_eq!(wait_time(Duration::from_millis(399)), Duration::from_millis(399));
+        for asked_ms in [400, 500, 511, 30_000] {
+            let asked = Duration::from_millis(asked_ms);
+            let wait = wait_time(asked);
+            assert!(wait >= asked && wait <= asked + asked / 16, "{asked:?}: {wait:?}");
+        }
     }
 }

@@ -23,8 +23,10 @@ impl Shard {
             }
             ShardRequest::Wait { id, positions, isolation, missing_bytes, timeout_ms } => {
                 Box::pin(async move {
-                    shard.wait_for_bytes(id, &positions, isolation, missing_bytes, timeout_ms).await;
-                    ShardReply::Done
+                    match shard.wait_for_bytes(id, &positions, isolation, missing_bytes, timeout_ms).await {
+                        true => ShardReply::Done,
+                        false => ShardReply::WaitedInVain,
+                    }
                 })
             }
             ShardRequest::CancelWait { id } => {

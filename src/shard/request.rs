@@ -130,7 +130,9 @@ pub enum ShardReply {
         /// Whether all could be closed properly.
         all_closed: bool,
     },
-    /// To `Wait`, `CancelWait` and `Publish`.
+    /// To `Wait` when the time was up.
+    WaitedInVain,
+    /// To `Wait` otherwise, `CancelWait` and `Publish`.
     Done,
     /// The shard could not be asked.
     Unavailable,

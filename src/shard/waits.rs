@@ -36,7 +36,8 @@ impl Shard {
         count * self.shards as u64 + self.id as u64
     }
 
-    /// Resolves when the partitions have more for a reader at these offsets, or the time is up, or it was cancelled.
+    /// Resolves when the partitions have more for a reader at these offsets, or the time is up, or it was cancelled;
+    /// whether before the time was up.
     /// Beyond `shard.fetch.waiters.max` nobody waits: the reader is answered with what there is.
     pub(super) async fn wait_for_bytes(
         &self,
@@ -45,9 +46,9 @@ impl Shard {
         isolation: IsolationLevel,
         missing_bytes: i64,
         timeout_ms: u64,
-    ) {
+    ) -> bool {
         if self.is_stopping() || self.waits.waiting.borrow().len() >= self.config().shard_fetch_waiters_max {
-            return;
+            return true;
         }
         let waiter = FetchWaiter::new(missing_bytes);
         for (topic_partition, offset) in positions {
@@ -58,7 +59,7 @@ impl Shard {
         }
         self.waits.waiting.borrow_mut().insert(id, waiter.clone());
         let _forget = Forget { waits: &self.waits, id };
-        timeout(Duration::from_millis(timeout_ms), waiter.wait()).await;
+        timeout(Duration::from_millis(timeout_ms), waiter.wait()).await.is_some()
     }
 }
 

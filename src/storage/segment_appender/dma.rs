@@ -294,6 +294,7 @@ impl Writer {
         if !std::mem::replace(&mut self.state.borrow_mut().pump_scheduled, true) {
             let writer = self.clone();
             runtime::spawn_detached(async move {
+                runtime::yield_to_ready().await;
                 writer.state.borrow_mut().pump_scheduled = false;
                 writer.pump();
             });
