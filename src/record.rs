@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Reading order: `header` (one batch's first 61 bytes), `batches` (many batches in a row), `view` (the records
-//! inside), `validate` (what a client may send), then those that make bytes: `builder`, `control`, `transcode`.
+//! inside), those that make bytes (`builder`, `control`, `transcode`), then `validate` (what a client may send).
 //!
 //! Promise: no input makes anything here panic, and memory stays bounded by the input's size and the constants
 //! `RECORD_BYTES_MAX` and `DECOMPRESSED_BYTES_MAX`.
@@ -38,8 +38,8 @@ pub use legacy::legacy_magic;
 pub use stream::{DECOMPRESSED_BYTES_MAX, RECORD_BYTES_MAX};
 pub use transcode::{Retained, emptied, retain_records, transcode};
 pub use validate::{
-    InvalidBatch, Stamp, ValidBatch, ValidationLimits, only_batch, validate, validate_header_and_crc,
-    validate_records,
+    InvalidBatch, Stamp, ValidBatch, ValidationLimits, only_batch, recompress, validate,
+    validate_header_and_crc, validate_records,
 };
 pub use view::{Header, Headers, RecordView, for_each_record};
 

@@ -168,10 +168,10 @@ declare_entries! {
         log_message_timestamp_after_max_ms: i64 as Long, "log.message.timestamp.after.max.ms",
             topic message_timestamp_after_max_ms "message.timestamp.after.max.ms",
             default "3600000", bounds 0 => LONG_MAX, unit Milliseconds, is running;
-        /// The codec a topic asks for; batches are kept as the producer compressed them.
+        /// The codec under which batches are kept: the producer's, or one into which all others are compressed anew.
         compression_type: CompressionType as String, "compression.type",
             topic compression_type "compression.type",
-            default "producer", is running, is inert;
+            default "producer", is running;
         /// The level of gzip; -1 is the codec's own choice.
         compression_gzip_level: i32 as Int, "compression.gzip.level",
             topic compression_gzip_level "compression.gzip.level",

@@ -11,9 +11,9 @@ use bytes::BytesMut;
 use super::append_group::{Origin, QueuedAppend};
 use super::{Partition, PartitionError};
 use crate::base::clock;
-use crate::config;
+use crate::config::{self, CompressionType};
 use crate::model::{NO_TIMESTAMP, Offset};
-use crate::record::{self, BatchHeader, TimestampType, ValidBatch, ValidationLimits};
+use crate::record::{self, BatchHeader, Compression, TimestampType, ValidBatch, ValidationLimits};
 use crate::runtime;
 use crate::runtime::local::oneshot;
 use crate::storage::ProducerCheck;
@@ -94,21 +94,44 @@ impl Partition {
         if acks_all && needed > 1 { Err(PartitionError::NotEnoughReplicas(needed)) } else { Ok(()) }
     }
 
-    /// The request's one batch, checked; compressed ones of some size off the shard's thread.
+    /// The request's one batch, checked and under the topic's codec; what takes long is done off the shard's thread.
     async fn validated(&self, mut records: BytesMut) -> Result<(BytesMut, ValidBatch), PartitionError> {
         let limits = self.validation_limits();
         let size_bytes = record::only_batch(&records)?.len();
         records.truncate(size_bytes);
         let header = record::validate_header_and_crc(&records, &limits)?;
-        if takes_long(&header) {
-            return runtime::blocking(move || {
-                let valid = record::validate_records(&records, &header, &limits)?;
-                Ok((records, valid))
-            })
-            .await;
+        let recompress = self.recompression(&header);
+        if recompress.is_none() && !is_long_to_decompress(&header) {
+            let valid = record::validate_records(&records, &header, &limits)?;
+            return Ok((records, valid));
         }
-        let valid = record::validate_records(&records, &header, &limits)?;
-        Ok((records, valid))
+        runtime::blocking(move || {
+            let valid = record::validate_records(&records, &header, &limits)?;
+            match recompress {
+                None => Ok((records, valid)),
+                Some(codec) => Ok(record::recompress(&records, &valid, codec, limits.max_message_bytes)?),
+            }
+        })
+        .await
+    }
+
+    /// The codec that config `compression.type` wants instead of the one that a batch has.
+    fn recompression(&self, header: &BatchHeader) -> Option<Compression> {
+        let wanted = match self.config.borrow().compression_type {
+            CompressionType::Producer => return None,
+            CompressionType::Uncompressed => Compression::None,
+            CompressionType::Gzip => Compression::Gzip,
+            CompressionType::Snappy => Compression::Snappy,
+            CompressionType::Lz4 => Compression::Lz4,
+            CompressionType::Zstd => Compression::Zstd,
+        };
+        header.compression().is_ok_and(|codec| codec != wanted).then_some(wanted)
+    }
+
+    /// Whether [`Partition::check`] will wait for the blocking pool, as far as the header tells.
+    pub(super) fn check_takes_long(&self, records: &[u8]) -> bool {
+        BatchHeader::parse(records)
+            .is_ok_and(|header| self.recompression(&header).is_some() || is_long_to_decompress(&header))
     }
 
     fn validation_limits(&self) -> ValidationLimits {
@@ -168,13 +191,8 @@ impl Partition {
     }
 }
 
-/// Whether checking the records of a batch takes longer than the hop to the blocking pool.
-fn takes_long(header: &BatchHeader) -> bool {
-    let compressed = header.compression().is_ok_and(|codec| codec != record::Compression::None);
+/// Whether decompressing a batch takes longer than the hop to the blocking pool.
+fn is_long_to_decompress(header: &BatchHeader) -> bool {
+    let compressed = header.compression().is_ok_and(|codec| codec != Compression::None);
     compressed && header.size_bytes() > INLINE_DECOMPRESSION_BYTES_MAX
-}
-
-/// Whether [`Partition::check`] will wait for the blocking pool, as far as the header tells.
-pub(super) fn check_takes_long(records: &[u8]) -> bool {
-    BatchHeader::parse(records).is_ok_and(|header| takes_long(&header))
 }

@@ -15,7 +15,6 @@ use std::rc::Rc;
 use bytes::BytesMut;
 use futures_lite::future::poll_once;
 
-use super::append::check_takes_long;
 use super::{Appended, Partition, PartitionError};
 use crate::base::clock;
 use crate::base::units::MIB;
@@ -126,7 +125,7 @@ impl Partition {
         let mut held_back = None;
         while let Some(next) = self.appends.pop(|records| {
             group.batches.is_empty()
-                || (group.size_bytes + records.len() <= bytes_max && !check_takes_long(records))
+                || (group.size_bytes + records.len() <= bytes_max && !self.check_takes_long(records))
         }) {
             let QueuedAppend { records, origin, answer } = next;
             let (records, valid) = match self.check(records, origin).await {

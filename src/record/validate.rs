@@ -8,6 +8,8 @@
 //! The codes in the docs of `InvalidBatch` are what Kafka answers. Source: Kafka `ProduceRequest.validateRecords`,
 //! `UnifiedLog.analyzeAndValidateRecords`, `LogValidator`, `DefaultRecordBatch`, `DefaultRecord`.
 
+use bytes::BytesMut;
+
 use crate::model::{LeaderEpoch, NO_TIMESTAMP, Offset};
 
 use super::compression::{Compression, Decompressor};
@@ -18,6 +20,7 @@ use super::header::{
 };
 use super::legacy::legacy_magic;
 use super::stream::RecordStream;
+use super::transcode::transcode;
 use super::view::{RecordBase, RecordView, parse_body, read_record, record_bytes};
 
 /// The topic's rules that a batch is held against.
@@ -232,6 +235,26 @@ fn first_batch(records: &[u8]) -> Result<Option<&[u8]>, InvalidBatch> {
 pub fn validate(batch: &[u8], limits: &ValidationLimits) -> Result<ValidBatch, InvalidBatch> {
     let header = validate_header_and_crc(batch, limits)?;
     validate_records(batch, &header, limits)
+}
+
+/// A valid batch under another codec: config `compression.type` where it is not `producer`. Belongs off the shard's thread.
+///
+/// # Errors
+/// `TooLarge` when the new batch is larger than `size_bytes_max`; `Decompression`.
+pub fn recompress(
+    batch: &[u8],
+    valid: &ValidBatch,
+    codec: Compression,
+    size_bytes_max: usize,
+) -> Result<(BytesMut, ValidBatch), InvalidBatch> {
+    let recompressed = transcode(batch, codec, size_bytes_max).map_err(|error| match error {
+        BatchError::TooLarge { limit_bytes } => {
+            InvalidBatch::TooLarge { size_bytes: limit_bytes.saturating_add(1), limit_bytes }
+        }
+        error => InvalidBatch::Decompression(error),
+    })?;
+    let header = BatchHeader::parse(&recompressed).map_err(InvalidBatch::Corrupt)?;
+    Ok((recompressed, ValidBatch { header, ..*valid }))
 }
 
 /// The first half: everything that needs no record.

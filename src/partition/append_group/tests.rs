@@ -1,6 +1,7 @@
 //! What happens to appends that are queued in one moment.
 
 use std::cell::Cell;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,18 +9,24 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::super::{Appended, Partition, PartitionError};
-use crate::config::TopicConfig;
+use crate::config::{CompressionType, TopicConfig};
 use crate::model::{ProducerEpoch, TopicName, TopicPartition};
-use crate::record::{BatchBuilder, Compression, Headers};
+use crate::record::{self, BatchBuilder, Batches, Compression, Headers};
 use crate::runtime::fault::{self, Operation, Verdict};
 use crate::runtime::{block_on, spawn};
-use crate::storage::{Log, LogOptions, ProducerError, ShardStorage, ShardStorageLimits, StartHint};
+use crate::storage::{
+    Log, LogOptions, ProducerError, ReadRequest, ShardStorage, ShardStorageLimits, StartHint,
+};
 
 async fn partition(dir: &Path, options: LogOptions) -> Rc<Partition> {
+    partition_of(dir, options, TopicConfig::default()).await
+}
+
+async fn partition_of(dir: &Path, options: LogOptions, config: TopicConfig) -> Rc<Partition> {
     let orders = TopicPartition::new(TopicName::new("orders").unwrap(), 0);
     let shared = ShardStorage::new(ShardStorageLimits::default());
     let log = Log::open(orders.clone(), dir.join("orders-0"), options, shared, StartHint::default(), 0);
-    Partition::new(orders, log.await.unwrap(), Arc::new(TopicConfig::default()))
+    Partition::new(orders, log.await.unwrap(), Arc::new(config))
 }
 
 fn batch_of(producer: Option<(i64, ProducerEpoch, i32)>, records: usize) -> BytesMut {
@@ -108,6 +115,31 @@ fn a_gap_in_the_middle_of_a_group_is_refused_alone() {
             Some(PartitionError::Producer(ProducerError::InvalidEpoch { epoch: 0, .. }))
         ));
         assert!(matches!(refused(&answers[5]), Some(PartitionError::Invalid(_))));
+    });
+}
+
+#[test]
+fn a_batch_is_stored_under_the_codec_that_the_topic_asks_for() {
+    let dir = tempfile::tempdir().unwrap();
+    block_on(async {
+        let config = TopicConfig { compression_type: CompressionType::Zstd, ..TopicConfig::default() };
+        let partition = partition_of(dir.path(), LogOptions::default(), config).await;
+        let answers = append_at_once(&partition, (0..3).map(|_| batch_of(None, 100)).collect()).await;
+        assert_eq!(base_offsets(&answers), [Some(0), Some(100), Some(200)]);
+        let request = ReadRequest { offset: 0, end_offset: 300, max_bytes: 1 << 20, at_least_one: true };
+        let view = partition.log().read(&request).await.unwrap();
+        let mut values = Vec::new();
+        for batch in view.chunks.iter().flat_map(|chunk| Batches::new(chunk)) {
+            let batch = batch.unwrap();
+            batch.check_crc().unwrap();
+            assert_eq!(batch.header.compression().unwrap(), Compression::Zstd);
+            record::for_each_record(batch.bytes, |record| {
+                values.push((record.offset, record.value.unwrap().to_vec()));
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        }
+        assert_eq!(values, (0..300).map(|offset| (offset, b"value".to_vec())).collect::<Vec<_>>());
     });
 }
 
