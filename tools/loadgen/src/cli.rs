@@ -6,6 +6,9 @@ use anyhow::{Result, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use crate::bare::BareArgs;
+use crate::bare_server::BareServerArgs;
+use crate::compare::CompareArgs;
 use crate::compression::Compression;
 use crate::payload::STAMP_BYTES;
 
@@ -16,9 +19,22 @@ const IDEMPOTENT_IN_FLIGHT_MAX: usize = 5;
 #[command(version, about)]
 pub struct Cli {
     #[command(subcommand)]
-    pub command: Command,
+    pub action: Action,
 }
 
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub enum Action {
+    #[command(flatten)]
+    Load(Box<Command>),
+    Bare(BareArgs),
+    /// The other end of `bare`.
+    #[command(hide = true)]
+    BareServer(BareServerArgs),
+    Compare(CompareArgs),
+}
+
+/// A load on a broker.
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Send messages; measure throughput and the time to the acknowledgement.
@@ -279,7 +295,10 @@ impl Command {
 }
 
 /// `10s`, `500ms`, `2m`, or a bare number of seconds.
-fn parse_duration(text: &str) -> Result<Duration> {
+///
+/// # Errors
+/// If it is none of these.
+pub fn parse_duration(text: &str) -> Result<Duration> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let seconds_per_unit = match &text[digits.len()..] {
         "" | "s" => 1.0,
@@ -293,7 +312,10 @@ fn parse_duration(text: &str) -> Result<Duration> {
 }
 
 /// `65536`, `64KiB`, `1MB`, ...
-fn parse_bytes(text: &str) -> Result<u64> {
+///
+/// # Errors
+/// If the number or the unit is none, or too much.
+pub fn parse_bytes(text: &str) -> Result<u64> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit: u64 = match &text[digits.len()..] {
         "" | "B" => 1,
@@ -321,7 +343,7 @@ mod tests {
 
     use clap::{CommandFactory, Parser};
 
-    use super::{Cli, parse_bytes, parse_duration};
+    use super::{Action, Cli, parse_bytes, parse_duration};
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -350,7 +372,10 @@ mod tests {
             ("produce --connections 0", "--connections"),
         ] {
             let words = std::iter::once("loadgen").chain(line.split(' '));
-            let error = Cli::try_parse_from(words).expect("parses").command.check().expect_err(line);
+            let Action::Load(command) = Cli::try_parse_from(words).expect("parses").action else {
+                panic!("{line} is no load");
+            };
+            let error = command.check().expect_err(line);
             assert!(error.to_string().contains(word), "{line}: {error}");
         }
     }

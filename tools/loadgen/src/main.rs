@@ -18,12 +18,17 @@
 //!
 //! `cli` the options; `setup` from options to clients; `run` the main thread; `crew` the worker threads; `worker` their
 //! loop; `produce` and `consume` the clients; `leader_links` and `link` their connections; below them bytes, time and numbers.
+//! Beside a run: `bare` and `bare_server`, what a log server cannot do without; `compare`, `chart` and `svg`, pictures.
 
+mod bare;
+mod bare_server;
 mod batch;
 mod batch_view;
+mod chart;
 mod cli;
 mod clock;
 mod cluster;
+mod compare;
 mod compression;
 mod consume;
 mod control;
@@ -40,6 +45,7 @@ mod run;
 mod schedule;
 mod setup;
 mod stats;
+mod svg;
 mod timeline;
 mod verify;
 mod wire;
@@ -51,7 +57,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-use crate::cli::Cli;
+use crate::cli::{Action, Cli};
+use crate::report::Report;
 
 /// The exit code of a run whose verification failed.
 const EXIT_NOT_CLEAN: u8 = 2;
@@ -67,16 +74,28 @@ fn main() -> ExitCode {
 }
 
 fn try_main() -> Result<ExitCode> {
-    let cli = Cli::parse();
-    let report = run::run(&cli.command)?;
-    let json_path = cli.command.common().json.as_deref();
+    match Cli::parse().action {
+        Action::Load(command) => deliver(&run::run(&command)?, command.common().json.as_deref()),
+        Action::Bare(args) => deliver(&bare::run(&args)?, args.json.as_deref()),
+        Action::BareServer(args) => bare_server::serve(&args).map(|()| ExitCode::SUCCESS),
+        Action::Compare(args) => {
+            for path in compare::run(&args)? {
+                println!("{}", path.display());
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Prints a report, and writes it as JSON where asked; on standard output JSON stands alone.
+fn deliver(report: &Report, json_path: Option<&str>) -> Result<ExitCode> {
     if json_path == Some("-") {
         eprint!("{}", report.to_text()?);
     } else {
         print!("{}", report.to_text()?);
     }
     if let Some(path) = json_path {
-        let json = serde_json::to_string_pretty(&report)? + "\n";
+        let json = serde_json::to_string_pretty(report)? + "\n";
         match path {
             "-" => print!("{json}"),
             path => fs::write(path, json).with_context(|| format!("writing {path}"))?,
