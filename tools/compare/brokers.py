@@ -8,6 +8,7 @@ import ctypes
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -20,6 +21,8 @@ READY_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 20
 READY_POLL_SECONDS = 0.002
 PR_SET_PDEATHSIG = 1
+# Three for each partition of Kafka's and one for each connection, if we may.
+OPEN_FILES = 100_000
 
 # The same promise for both sides. Kafka's flush.ms works only with the scheduler interval set.
 DURABILITY = {
@@ -185,6 +188,11 @@ class Broker:
 
     def _settle_child(self):
         die_with_parent()
+        _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, max(OPEN_FILES, hard)))
+        except (ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         if self.cpus:
             os.sched_setaffinity(0, self.cpus)
 

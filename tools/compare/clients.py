@@ -39,6 +39,12 @@ class Context:
     loadgen_cores_max: float = 0.0
     # The report of the last call of loadgen.
     last_report: dict = None
+    # What went wrong in parts of a work.
+    notes: list = dataclasses.field(default_factory=list)
+
+    def note(self, reason):
+        """Part of a work failed."""
+        self.notes.append(reason)
 
     def settle(self):
         """The same start for every work: nothing dirty, no memory free that the host would have to find again."""

@@ -4,6 +4,7 @@ Each takes (context, broker, round) and returns metrics by the names of `tables.
 (how far it has grown, value).
 """
 
+import subprocess
 import time
 
 import clients
@@ -99,10 +100,16 @@ def grow_connections(context, broker, turn):
 
 
 def _request_cost(context, broker, topic, partitions, connections):
-    report = context.loadgen(broker, "produce", topic, context.seconds + 60, [
-        "--partitions", str(partitions), "--connections", str(connections), "--rate", str(GROWTH_RATE),
-        "--batch-messages", "1", "--message-bytes", "100", "--acks", "1", *_timed(context)])
-    return report["broker"]["us_per_request"]
+    """CPU of a request, or nothing if this point failed; the others are worth having all the same."""
+    try:
+        context.create(broker, topic, partitions)
+        report = context.loadgen(broker, "produce", topic, context.seconds + 60, [
+            "--connections", str(connections), "--rate", str(GROWTH_RATE), "--batch-messages", "1",
+            "--message-bytes", "100", "--acks", "1", *_timed(context)])
+        return report["broker"]["us_per_request"]
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        context.note(f"{partitions} partitions, {connections} connections: {error}")
+        return None
 
 
 def _timed(context):

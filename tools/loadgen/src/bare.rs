@@ -127,6 +127,7 @@ pub fn run(args: &BareArgs) -> Result<Report> {
         usize::try_from(args.batch_bytes)?,
         u32::MAX,
         Compression::None,
+        None,
     )?;
     let batch_bytes = usize::try_from(args.batch_bytes.max(args.message_bytes))?;
     let server = Server::start(args, batch_bytes)?;

@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn whole_sound_frames_are_cut_and_others_are_not() {
-        let template = BatchTemplate::new(100, 1_000, 3, Compression::None).expect("fits");
+        let template = BatchTemplate::new(100, 1_000, 3, Compression::None, None).expect("fits");
         let mut batch = BatchBuffer::default();
         let header =
             BatchHeader { count: 3, timestamp_ms: 1, producer_id: -1, producer_epoch: -1, base_sequence: -1 };

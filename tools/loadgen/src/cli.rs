@@ -10,6 +10,7 @@ use crate::bare::BareArgs;
 use crate::bare_server::BareServerArgs;
 use crate::compare::CompareArgs;
 use crate::compression::Compression;
+use crate::keys::Keys;
 use crate::payload::STAMP_BYTES;
 
 const IDEMPOTENT_IN_FLIGHT_MAX: usize = 5;
@@ -70,7 +71,10 @@ pub struct CommonArgs {
     /// The topic.
     #[arg(long, default_value = "loadgen")]
     pub topic: String,
-    /// Create the topic with so many partitions if it is missing.
+    /// So many topics, TOPIC-0, TOPIC-1, ..., all used alike; without it the one called TOPIC.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub topics: Option<u32>,
+    /// Create the topic (each topic) with so many partitions if it is missing.
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
     pub partitions: Option<i32>,
     /// Replication factor of a topic that is created; -1 is the broker's default.
@@ -79,7 +83,7 @@ pub struct CommonArgs {
     /// Configuration of a topic that is created, `KEY=VALUE`; repeatable.
     #[arg(long = "topic-config", value_parser = parse_pair)]
     pub topic_configs: Vec<(String, String)>,
-    /// Delete the topic at the end of a run that went well.
+    /// Delete the topics at the end of a run that went well.
     #[arg(long)]
     pub delete_topic: bool,
     /// End after so much measured time, e.g. `10s`, `500ms`, `2m`. Default 10s unless a count is given.
@@ -143,6 +147,10 @@ pub struct ProduceArgs {
     /// Most messages of a batch; default is what fits.
     #[arg(long)]
     pub batch_messages: Option<u32>,
+    /// Keys: `none` (batches go to the partitions in turn), `uniform:N`, `zipf:N` or `zipf:N:EXPONENT`. A key's partition is
+    /// that of Kafka's default partitioner (murmur2).
+    #[arg(long, value_parser = Keys::parse, default_value = "none")]
+    pub keys: Keys,
     /// How long a message may wait for its batch to fill (open loop).
     #[arg(long, default_value_t = 0.0)]
     pub linger_ms: f64,
@@ -185,6 +193,16 @@ pub struct ConsumeArgs {
     /// End at the log's end as it was at the start of the run.
     #[arg(long)]
     pub exit_at_end: bool,
+}
+
+impl CommonArgs {
+    /// The names of all topics of the run.
+    pub fn topic_names(&self) -> Vec<String> {
+        match self.topics {
+            None => vec![self.topic.clone()],
+            Some(count) => (0..count).map(|index| format!("{}-{index}", self.topic)).collect(),
+        }
+    }
 }
 
 /// Kafka's acknowledgement levels.

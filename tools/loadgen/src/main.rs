@@ -17,7 +17,7 @@
 //! # Modules, in reading order
 //!
 //! `cli` the options; `setup` from options to clients; `run` the main thread; `crew` the worker threads; `worker` their
-//! loop; `produce` and `consume` the clients; `leader_links` and `link` their connections; below them bytes, time and numbers.
+//! loop; `produce` and `consume` the clients, `source` and `keys` what producers send; `leader_links` and `link` their connections; below them bytes, time and numbers.
 //! Beside a run: `bare` and `bare_server`, what a log server cannot do without; `compare`, `chart` and `svg`, pictures.
 
 mod bare;
@@ -34,6 +34,7 @@ mod consume;
 mod control;
 mod crc32c;
 mod crew;
+mod keys;
 mod leader_links;
 mod link;
 mod payload;
@@ -44,6 +45,7 @@ mod report;
 mod run;
 mod schedule;
 mod setup;
+mod source;
 mod stats;
 mod svg;
 mod timeline;
@@ -59,6 +61,7 @@ use clap::Parser;
 
 use crate::cli::{Action, Cli};
 use crate::report::Report;
+use crate::verify::Ledger;
 
 /// The exit code of a run whose verification failed.
 const EXIT_NOT_CLEAN: u8 = 2;
@@ -75,7 +78,9 @@ fn main() -> ExitCode {
 
 fn try_main() -> Result<ExitCode> {
     match Cli::parse().action {
-        Action::Load(command) => deliver(&run::run(&command)?, command.common().json.as_deref()),
+        Action::Load(command) => {
+            deliver(&run::run(&command, &mut Ledger::default())?, command.common().json.as_deref())
+        }
         Action::Bare(args) => deliver(&bare::run(&args)?, args.json.as_deref()),
         Action::BareServer(args) => bare_server::serve(&args).map(|()| ExitCode::SUCCESS),
         Action::Compare(args) => {

@@ -233,6 +233,10 @@ impl Report {
                 verify.damaged_messages + verify.damaged_batches,
                 verify.out_of_order,
             )?;
+            if verify.resent > 0 {
+                let resent = grouped(verify.resent as f64);
+                writeln!(text, "  {:<10} {resent} messages were sent again, so doubles are no fault", "")?;
+            }
         }
         if let Some(broker) = &self.broker {
             write_cpu(&mut text, "broker", &broker.cpu)?;

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow};
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriter, IntervalLogWriterBuilder, Tag};
 
-use crate::cli::Command;
+use crate::cli::{Command, CommonArgs};
 use crate::clock::{MILLISECOND_NS, SECOND_NS, monotonic_ns, process_cpu_ns};
 use crate::control::Control;
 use crate::crew::Crew;
@@ -22,7 +22,7 @@ use crate::report::{Broker, Cpu, Direction, Report, progress_line};
 use crate::setup::{self, Setup};
 use crate::stats::{Interval, Tally, Window};
 use crate::timeline::Timeline;
-use crate::verify::{StreamId, Verdict};
+use crate::verify::{Ledger, StreamId, Verdict, Verifier};
 
 /// From "all are connected" to the first message.
 const START_DELAY_NS: u64 = 10 * MILLISECOND_NS;
@@ -31,11 +31,12 @@ const HDR_MAX_DIVISOR: f64 = MILLISECOND_NS as f64;
 
 type HdrLog<'a> = IntervalLogWriter<'a, 'a, BufWriter<File>, V2DeflateSerializer>;
 
-/// Runs a command.
+/// Runs a command. What its producers had acknowledged goes into the ledger, and what its consumers verify is held
+/// against what is there.
 ///
 /// # Errors
 /// The first thing that could not go on, of the broker, the clients or the result files.
-pub fn run(command: &Command) -> Result<Report> {
+pub fn run(command: &Command, ledger: &mut Ledger) -> Result<Report> {
     command.check()?;
     let args = command.common();
     if let Some(&cpu) = args.pin.first() {
@@ -61,10 +62,15 @@ pub fn run(command: &Command) -> Result<Report> {
     if let Some(file) = &mut hdr_file {
         file.flush().context("writing the latency log")?;
     }
+    let topic = ledger_name(args);
+    note_acknowledged(&topic, &setup, &crew, ledger);
     let is_verified = args.verify && !crew.consumers.is_empty();
-    let verdict = is_verified.then(|| verdict(&setup, &crew));
+    let reads_all = command.produce().is_some()
+        || command.consume().is_some_and(|consume| consume.from_beginning && consume.exit_at_end);
+    let verdict = is_verified.then(|| verdict(&topic, &setup, &crew, reads_all, ledger));
     if args.delete_topic {
-        Control::bootstrap(&args.bootstrap)?.delete_topic(&args.topic)?;
+        Control::bootstrap(&args.bootstrap)?.delete_topics(&args.topic_names())?;
+        ledger.forget(&topic);
     }
     watch.report(&setup, verdict)
 }
@@ -98,21 +104,40 @@ fn begin_hdr_log<'a>(
         .context("writing the latency log")
 }
 
-/// Adds up what the consumers found; what is acknowledged but lies beyond all that they read is lost, too.
-fn verdict(setup: &Setup, crew: &Crew) -> Verdict {
-    let mut sum = Verdict::default();
+/// Runs on the same topics of the same brokers share what was acknowledged.
+fn ledger_name(args: &CommonArgs) -> String {
+    format!("{} {} {}", args.bootstrap, args.topic, args.topics.unwrap_or(0))
+}
+
+fn note_acknowledged(topic: &str, setup: &Setup, crew: &Crew, ledger: &mut Ledger) {
+    for producer in crew.producers.iter().filter(|producer| producer.is_stamping()) {
+        for (partition, acknowledged_count) in producer.acknowledged_counts().enumerate() {
+            if acknowledged_count > 0 {
+                let id = StreamId { run_id: setup.run_id, producer: producer.number(), partition };
+                ledger.note(topic, id, acknowledged_count);
+            }
+        }
+        if !producer.is_idempotent() {
+            ledger.note_resent(topic, producer.retried_count);
+        }
+    }
+}
+
+/// Adds up what the consumers found; what is acknowledged but lies beyond all that they read is lost, too, if they were to
+/// read all.
+fn verdict(topic: &str, setup: &Setup, crew: &Crew, reads_all: bool, ledger: &Ledger) -> Verdict {
+    let mut sum = Verdict { resent: ledger.resent(topic), ..Verdict::default() };
+    let mut reader_of = vec![None; setup.partition_count];
     for consumer in &crew.consumers {
         sum.add(&consumer.verifier.verdict());
+        consumer.partitions().for_each(|partition| reader_of[partition] = Some(&consumer.verifier));
     }
-    for producer in &crew.producers {
-        for (partition, acknowledged_count) in producer.acknowledged_counts().enumerate() {
-            let id = StreamId { run_id: setup.run_id, producer: producer.number(), partition };
-            // A stream lies with one consumer; to the others it is missing from its beginning.
-            let missing = crew
-                .consumers
-                .iter()
-                .map(|consumer| consumer.verifier.missing_at_end(id, acknowledged_count));
-            sum.lost += missing.min().unwrap_or(0);
+    if reads_all {
+        // Those of this run: a reader that began at the log's end knows nothing of earlier ones.
+        let is_of_this_run = |id: &StreamId| crew.producers.is_empty() || id.run_id == setup.run_id;
+        for &(id, acknowledged_count) in ledger.streams(topic).iter().filter(|(id, _)| is_of_this_run(id)) {
+            let reader = reader_of.get(id.partition).copied().flatten();
+            sum.lost += reader.map_or(0, |reader: &Verifier| reader.missing_at_end(id, acknowledged_count));
         }
     }
     sum

@@ -14,8 +14,9 @@ use crate::clock::{MILLISECOND_NS, UnixOffset};
 use crate::cluster::{self, Cluster, TopicPlan, View};
 use crate::consume::{ConsumePlan, Consumer, Goal, Inspect, StartOffset};
 use crate::control::{Control, EARLIEST, LATEST};
+use crate::keys::{self, Keys};
 use crate::process;
-use crate::produce::{ProducePlan, Producer};
+use crate::produce::{FrameCache, ProducePlan, Producer};
 use crate::timeline::Timeline;
 
 /// Descriptors for everything but client connections.
@@ -57,16 +58,16 @@ pub fn prepare(command: &Command) -> Result<Setup> {
     let args = command.common();
     let mut control = Control::bootstrap(&args.bootstrap)?;
     let plan = TopicPlan {
-        name: args.topic.clone(),
+        names: args.topic_names(),
         partitions: args.partitions,
         replication: args.replication,
         configs: args.topic_configs.clone(),
     };
-    let view = cluster::ensure_topic(&mut control, &plan)?;
+    let view = cluster::ensure_topics(&mut control, &plan)?;
     raise_descriptor_limit(command, &view)?;
     let partition_count = view.leaders.len();
     let unix = UnixOffset::take();
-    let cluster = Cluster::start(view, args.bootstrap.clone(), args.topic.clone())?;
+    let cluster = Cluster::start(view, args.bootstrap.clone())?;
     let setup = Setup {
         producers: Vec::new(),
         consumers: Vec::new(),
@@ -93,10 +94,11 @@ fn add_producers(common: &mut Common<'_>, command: &Command, produce: &ProduceAr
         usize::try_from(produce.batch_bytes)?,
         produce.batch_messages.unwrap_or(u32::MAX),
         produce.compression,
+        (produce.keys != Keys::None).then_some(keys::KEY_BYTES),
     )?;
     let plan = Arc::new(ProducePlan {
-        topic: common.args.topic.clone(),
         version: common.control.apis.version::<ProduceRequest>()?,
+        keys: produce.keys,
         acks: produce.acks.code(),
         in_flight_max: produce.in_flight,
         linger_ns: (produce.linger_ms * MILLISECOND_NS as f64) as u64,
@@ -110,7 +112,9 @@ fn add_producers(common: &mut Common<'_>, command: &Command, produce: &ProduceAr
         cluster: Arc::clone(&common.cluster),
         timeline: Arc::clone(&common.setup.timeline),
         acknowledged: Arc::clone(&common.setup.handover.acknowledged),
+        frames: FrameCache::default(),
     });
+    let partitions: Arc<[usize]> = (0..common.setup.partition_count).collect();
     let by_bytes = common.args.bytes.map(|bytes| bytes.div_ceil(produce.message_bytes.max(1)));
     let total = match (common.args.messages, by_bytes) {
         (Some(messages), Some(by_bytes)) => Some(messages.min(by_bytes)),
@@ -119,7 +123,8 @@ fn add_producers(common: &mut Common<'_>, command: &Command, produce: &ProduceAr
     for index in 0..produce.connections {
         let identity = if produce.idempotent { Some(common.control.init_producer_id()?) } else { None };
         let quota = total.map(|total| share_of(total, index, produce.connections));
-        common.setup.producers.push(Producer::new(Arc::clone(&plan), index, identity, quota)?);
+        let (plan, partitions) = (Arc::clone(&plan), Arc::clone(&partitions));
+        common.setup.producers.push(Producer::new(plan, partitions, index, identity, quota)?);
     }
     Ok(())
 }
@@ -153,7 +158,6 @@ fn add_consumers(common: &mut Common<'_>, command: &Command, consume: &ConsumeAr
         Goal::Time
     };
     let plan = Arc::new(ConsumePlan {
-        topic: common.args.topic.clone(),
         version: common.control.apis.version::<FetchRequest>()?,
         max_wait_ms: consume.max_wait_ms,
         min_bytes: clamp_i32(consume.fetch_min_bytes),
@@ -186,16 +190,21 @@ fn add_consumers(common: &mut Common<'_>, command: &Command, consume: &ConsumeAr
 
 /// Asks each leader for the ends of its partitions' logs.
 fn start_offsets(common: &Common<'_>, consume: &ConsumeArgs) -> Result<Vec<StartOffset>> {
-    let topic = &common.args.topic;
     let mut starts = Vec::new();
-    for (address, partitions) in cluster::partitions_by_leader(&common.cluster.view()) {
+    let view = common.cluster.view();
+    for (address, partitions) in cluster::partitions_by_leader(&view) {
         let mut control = Control::connect(&address)?;
-        let first = control.list_offsets(topic, &partitions, EARLIEST)?;
-        let end = control.list_offsets(topic, &partitions, LATEST)?;
+        let places = partitions.iter().map(|&partition| {
+            let (topic, number) = view.place_of(partition);
+            Ok((view.topics[topic].name.as_str(), i32::try_from(number)?))
+        });
+        let places: Vec<(&str, i32)> = places.collect::<Result<_>>()?;
+        let first = control.list_offsets(&places, EARLIEST)?;
+        let end = control.list_offsets(&places, LATEST)?;
         for ((&partition, &log_start), &end) in partitions.iter().zip(&first).zip(&end) {
             let offset =
                 if consume.from_beginning || consume.rewind || consume.exit_at_end { log_start } else { end };
-            starts.push(StartOffset { partition: usize::try_from(partition)?, offset, log_start, end });
+            starts.push(StartOffset { partition, offset, log_start, end });
         }
     }
     starts.sort_unstable_by_key(|start| start.partition);
