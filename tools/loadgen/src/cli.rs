@@ -12,6 +12,7 @@ use crate::compare::CompareArgs;
 use crate::compression::Compression;
 use crate::keys::Keys;
 use crate::payload::STAMP_BYTES;
+use crate::scenario::RunArgs;
 
 const IDEMPOTENT_IN_FLIGHT_MAX: usize = 5;
 
@@ -28,6 +29,7 @@ pub struct Cli {
 pub enum Action {
     #[command(flatten)]
     Load(Box<Command>),
+    Run(RunArgs),
     Bare(BareArgs),
     /// The other end of `bare`.
     #[command(hide = true)]
@@ -125,6 +127,9 @@ pub struct CommonArgs {
     /// No progress line each second.
     #[arg(long)]
     pub quiet: bool,
+    /// Progress as a view that redraws itself, where standard error is a terminal; else lines.
+    #[arg(long)]
+    pub view: bool,
     /// Stamp payloads and check that nothing is lost, doubled or damaged.
     #[arg(long)]
     pub verify: bool,

@@ -177,6 +177,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// What was verified, if anything, is clean.
+    pub fn is_clean(&self) -> bool {
+        self.verify.is_none_or(|verify| verify.is_clean())
+    }
+
     /// The report for people.
     ///
     /// # Errors

@@ -5,13 +5,14 @@
 //! worker with an error ends the run.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriter, IntervalLogWriterBuilder, Tag};
+use rustix::termios::tcgetwinsize;
 
 use crate::cli::{Command, CommonArgs};
 use crate::clock::{MILLISECOND_NS, SECOND_NS, monotonic_ns, process_cpu_ns};
@@ -23,11 +24,15 @@ use crate::setup::{self, Setup};
 use crate::stats::{Interval, Tally, Window};
 use crate::timeline::Timeline;
 use crate::verify::{Ledger, StreamId, Verdict, Verifier};
+use crate::view::{Moment, View};
 
 /// From "all are connected" to the first message.
 const START_DELAY_NS: u64 = 10 * MILLISECOND_NS;
 /// Values of the interval log are nanoseconds; its Max column is milliseconds.
 const HDR_MAX_DIVISOR: f64 = MILLISECOND_NS as f64;
+
+/// Columns of a terminal that does not say how many it has.
+const DEFAULT_WIDTH: usize = 80;
 
 type HdrLog<'a> = IntervalLogWriter<'a, 'a, BufWriter<File>, V2DeflateSerializer>;
 
@@ -46,7 +51,7 @@ pub fn run(command: &Command, ledger: &mut Ledger) -> Result<Report> {
     let mut crew = Crew::start(&mut setup, args)?;
     crew.await_connected()?;
     let timeline = fix_timeline(command, &setup)?;
-    let mut watch = Watch::new(command, timeline);
+    let mut watch = Watch::new(command, timeline, setup.partition_count);
     let mut serializer = V2DeflateSerializer::new();
     let mut hdr_file = match &args.hdr_log {
         Some(path) => Some(BufWriter::new(File::create(path).with_context(|| format!("creating {path}"))?)),
@@ -159,10 +164,18 @@ struct Watch<'a> {
     last: Option<Sample>,
     peak: ProcessSample,
     finished_ns: u64,
+    view: Option<View>,
 }
 
 impl<'a> Watch<'a> {
-    fn new(command: &'a Command, timeline: Timeline) -> Self {
+    fn new(command: &'a Command, timeline: Timeline, partition_count: usize) -> Self {
+        let args = command.common();
+        let has_view = args.view && !args.quiet && std::io::stderr().is_terminal();
+        let view = has_view.then(|| {
+            let topics = args.topics.map_or(String::new(), |count| format!("{count} topics "));
+            let title = format!("{} {topics}{} ({partition_count} partitions)", command.name(), args.topic);
+            View::new(title, command.produce().is_some(), command.consume().is_some())
+        });
         Self {
             command,
             timeline,
@@ -171,6 +184,7 @@ impl<'a> Watch<'a> {
             last: None,
             peak: ProcessSample::default(),
             finished_ns: 0,
+            view,
         }
     }
 
@@ -212,11 +226,13 @@ impl<'a> Watch<'a> {
                 if let Some(log) = hdr_log {
                     self.log_interval(log, &second, now_ns, length)?;
                 }
-                if !self.command.common().quiet && now_ns >= tick_ns {
+                let broker = self.observe_peak()?;
+                if self.view.is_some() {
+                    self.draw_view(&second, now_ns, length, broker);
+                } else if !self.command.common().quiet && now_ns >= tick_ns {
                     self.print_progress(&second, now_ns);
                 }
                 second.reset();
-                self.observe_peak()?;
                 tick_ns += SECOND_NS;
             }
             if crew.is_home() {
@@ -276,6 +292,28 @@ impl<'a> Watch<'a> {
         let elapsed = Duration::from_nanos(now_ns.saturating_sub(self.timeline.start_ns));
         let is_warm = now_ns >= self.timeline.window.start_ns;
         eprintln!("{}", progress_line(elapsed, is_warm, &rates, latency));
+    }
+
+    fn draw_view(&mut self, second: &Interval, now_ns: u64, length: Duration, broker: ProcessSample) {
+        let window = self.timeline.window;
+        let moment = Moment {
+            elapsed: Duration::from_nanos(now_ns.saturating_sub(self.timeline.start_ns)),
+            phase: match now_ns {
+                now_ns if now_ns < window.start_ns => "warming up",
+                now_ns if now_ns < window.end_ns => "measuring",
+                _ => "waiting for the last answers",
+            },
+            second,
+            total: &self.total,
+            second_length: length,
+            broker: self.command.common().broker_pid.map(|_| broker),
+            own_cpu: Duration::from_nanos(process_cpu_ns()),
+        };
+        let width = tcgetwinsize(std::io::stderr()).map_or(0, |size| usize::from(size.ws_col));
+        let width = if width == 0 { DEFAULT_WIDTH } else { width };
+        if let Some(view) = &mut self.view {
+            eprint!("{}", view.draw(&moment, width));
+        }
     }
 
     /// How long was measured: the window, or until the last answer if a count ended the run.
