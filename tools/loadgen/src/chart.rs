@@ -7,7 +7,7 @@ use crate::svg::{Svg, side_class, text_width};
 
 const WIDTH: f64 = 760.0;
 const MARGIN: f64 = 16.0;
-const TITLE_HEIGHT: f64 = 44.0;
+const NOTE_HEIGHT: f64 = 17.0;
 const PLOT_HEIGHT: f64 = 320.0;
 const TICK_WIDTH: f64 = 58.0;
 /// Least distance between the labels at the ends of lines.
@@ -79,14 +79,14 @@ pub fn bars(title: &str, note: &str, groups: &[BarGroup]) -> String {
     let most = all().map(|bar| bar.largest.max(bar.middle)).fold(f64::MIN_POSITIVE, f64::max);
     let left = MARGIN + name_width;
     let length = (WIDTH - MARGIN - value_width - left).max(100.0);
-    let height = TITLE_HEIGHT
-        + MARGIN
+    let height = MARGIN
         + groups
             .iter()
             .map(|group| GROUP_TITLE_HEIGHT + group.bars.len() as f64 * ROW_HEIGHT + GROUP_GAP)
             .sum::<f64>();
-    let mut svg = begin(title, note, height);
-    let mut y = TITLE_HEIGHT + 8.0;
+    let header = Header::new(title, note);
+    let mut svg = header.begin(height);
+    let mut y = header.height() + 8.0;
     for group in groups {
         svg.text(MARGIN, y + 12.0, "", &shortened(&group.title, WIDTH - 2.0 * MARGIN));
         y += GROUP_TITLE_HEIGHT;
@@ -123,17 +123,18 @@ struct Axis {
 impl Axis {
     /// From a power of ten or 2 or 5 of it below `low` to one above `high`.
     fn logarithmic(low: f64, high: f64, name: &dyn Fn(f64) -> String) -> Self {
-        let low = 10f64.powf(low.max(1e-3).log10().floor());
+        let low = low.max(1e-3);
         let high = high.max(low * 1.5);
-        let decades = (high / low).log10();
+        let steps = if (high / low).log10() > 4.0 { &[1.0][..] } else { &[1.0, 2.0, 5.0][..] };
         let mut stops = Vec::new();
-        let mut decade = low;
+        let mut decade = 10f64.powf(low.log10().floor());
         while decade < high * 10.0 {
-            for step in if decades > 4.0 { &[1.0][..] } else { &[1.0, 2.0, 5.0][..] } {
-                stops.push(decade * step);
-            }
+            stops.extend(steps.iter().map(|step| decade * step));
             decade *= 10.0;
         }
+        let first = stops.iter().rposition(|&stop| stop <= low * 1.001).unwrap_or(0);
+        let stops = &stops[first..];
+        let low = stops[0];
         let top = stops.iter().copied().find(|&stop| stop >= high).unwrap_or(high);
         let ticks = stops.iter().filter(|&&stop| stop <= top).map(|&stop| (stop, name(stop))).collect();
         Self { low, high: top, logarithmic: true, ticks }
@@ -163,10 +164,11 @@ impl Axis {
 fn draw_lines(title: &str, note: &str, x: &Axis, y: &Axis, lines: &[Line]) -> String {
     let name_width = lines.iter().map(|line| text_width(&line.name, FONT_PX)).fold(0.0, f64::max) + 14.0;
     let (left, right) = (MARGIN + TICK_WIDTH, WIDTH - MARGIN - name_width);
-    let (top, bottom) = (TITLE_HEIGHT + 10.0, TITLE_HEIGHT + 10.0 + PLOT_HEIGHT);
+    let header = Header::new(title, note);
+    let (top, bottom) = (header.height() + 10.0, header.height() + 10.0 + PLOT_HEIGHT);
     let x_of = |value: f64| left + (right - left) * x.share(value);
     let y_of = |value: f64| bottom - (bottom - top) * y.share(value);
-    let mut svg = begin(title, note, bottom + 34.0);
+    let mut svg = header.begin(10.0 + PLOT_HEIGHT + 34.0);
     for (stop, name) in &y.ticks {
         let class = if y_of(*stop) >= bottom - 0.5 { "axis" } else { "grid" };
         svg.line([left, y_of(*stop)], [right, y_of(*stop)], class);
@@ -200,11 +202,42 @@ fn draw_lines(title: &str, note: &str, x: &Axis, y: &Axis, lines: &[Line]) -> St
     svg.finish()
 }
 
-fn begin(title: &str, note: &str, height: f64) -> Svg {
-    let mut svg = Svg::new(WIDTH, height, title);
-    svg.text(MARGIN, 22.0, "title", &shortened(title, (WIDTH - 2.0 * MARGIN) * FONT_PX / 16.0));
-    svg.text(MARGIN, 39.0, "note", &shortened(note, WIDTH - 2.0 * MARGIN));
-    svg
+/// The lines above a chart. A title too long for one line goes on in the notes behind its colon.
+struct Header {
+    title: String,
+    notes: Vec<String>,
+}
+
+impl Header {
+    fn new(title: &str, note: &str) -> Self {
+        // The title is written larger and bold.
+        let width = WIDTH - 2.0 * MARGIN;
+        let title_width = width * FONT_PX / 16.0;
+        let (title, detail) = match title.split_once(": ") {
+            Some((title, detail))
+                if text_width(title, FONT_PX) + text_width(detail, FONT_PX) > title_width =>
+            {
+                (title, Some(detail))
+            }
+            _ => (title, None),
+        };
+        let notes = detail.into_iter().chain([note]).map(|note| shortened(note, width));
+        Self { title: shortened(title, title_width), notes: notes.collect() }
+    }
+
+    fn height(&self) -> f64 {
+        27.0 + self.notes.len() as f64 * NOTE_HEIGHT
+    }
+
+    /// A picture of so much height below the header, with the header in it.
+    fn begin(&self, height: f64) -> Svg {
+        let mut svg = Svg::new(WIDTH, self.height() + height, &self.title);
+        svg.text(MARGIN, 22.0, "title", &self.title);
+        for (index, note) in self.notes.iter().enumerate() {
+            svg.text(MARGIN, 39.0 + index as f64 * NOTE_HEIGHT, "note", note);
+        }
+        svg
+    }
 }
 
 /// The smallest and largest coordinate of all lines.
@@ -268,7 +301,7 @@ mod tests {
     #[test]
     fn axes_hold_what_is_drawn_between_round_numbers() {
         let axis = Axis::logarithmic(37.0, 8_200.0, &microseconds);
-        assert_eq!((axis.low, axis.high), (10.0, 10_000.0));
+        assert_eq!((axis.low, axis.high), (20.0, 10_000.0));
         assert!(axis.share(37.0) > 0.0 && axis.share(8_200.0) < 1.0);
         let axis = Axis::from_zero(2.3);
         assert!(axis.share(2.3) < 1.0 && axis.ticks.len() > 3, "{:?}", axis.ticks);

@@ -56,12 +56,18 @@ pub struct CompareArgs {
 #[derive(Deserialize)]
 struct Comparison {
     sides: Vec<String>,
+    /// The works in the order of the tables.
+    #[serde(default)]
+    order: Vec<String>,
     #[serde(default)]
     works: BTreeMap<String, BTreeMap<String, BTreeMap<String, Vec<f64>>>>,
     #[serde(default)]
     reports: Vec<SideReport>,
     #[serde(default)]
     growth: BTreeMap<String, GrowthTable>,
+    /// Short names of works, for files.
+    #[serde(default)]
+    short_names: HashMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -129,6 +135,7 @@ struct Findings {
     /// By metric, work and side.
     samples: HashMap<(String, usize, usize), Vec<f64>>,
     growth: BTreeMap<String, GrowthTable>,
+    short_names: HashMap<String, String>,
 }
 
 /// Draws the charts and returns their paths.
@@ -161,6 +168,9 @@ impl Findings {
             for side in &comparison.sides {
                 position(&mut self.sides, side);
             }
+            for work in &comparison.order {
+                position(&mut self.works, work);
+            }
             for SideReport { side, work, report } in &comparison.reports {
                 self.add_histograms(side, work, report)?;
             }
@@ -172,6 +182,7 @@ impl Findings {
                 }
             }
             self.growth.extend(comparison.growth);
+            self.short_names.extend(comparison.short_names);
         } else if value.get("steps").is_some() {
             for step in serde_json::from_value::<Steps>(value)?.steps {
                 if let Some(report) = &step.report {
@@ -243,7 +254,10 @@ impl Findings {
             let work = &self.works[work];
             let note = format!("{what} by percentile, both axes logarithmic; lower is better");
             let kind = if what == "latency" { "latency".to_string() } else { format!("latency-{what}") };
-            write(&slug(&format!("{kind}-{work}")), chart::percentiles(work, &note, &lines))?;
+            write(
+                &slug(&format!("{kind}-{}", self.short_name(work))),
+                chart::percentiles(work, &note, &lines),
+            )?;
         }
         for &(metric, title, note) in BAR_METRICS {
             let groups: Vec<BarGroup> = (0..self.works.len())
@@ -261,9 +275,16 @@ impl Findings {
                 points: points.iter().map(|(at, values)| [*at, spread(values)[1]]).collect(),
             });
             let lines: Vec<Line> = lines.filter(|line| !line.points.is_empty()).collect();
-            write(&slug(&format!("growth-{work}")), chart::growth(work, &table.metric, &lines))?;
+            write(
+                &slug(&format!("growth-{}", self.short_name(work))),
+                chart::growth(work, &table.metric, &lines),
+            )?;
         }
         Ok(paths)
+    }
+
+    fn short_name<'a>(&'a self, work: &'a str) -> &'a str {
+        self.short_names.get(work).map_or(work, String::as_str)
     }
 
     fn bars(&self, metric: &str, work: usize) -> Vec<Bar> {

@@ -282,7 +282,7 @@ pub fn connect(address: &str) -> Result<TcpStream> {
 pub fn check(code: i16) -> Result<()> {
     match code.err() {
         None => Ok(()),
-        Some(error) => bail!("{error}"),
+        Some(error) => Err(error.into()),
     }
 }
 

@@ -228,7 +228,7 @@ impl<'a> Watch<'a> {
                 }
                 let broker = self.observe_peak()?;
                 if self.view.is_some() {
-                    self.draw_view(&second, now_ns, length, broker);
+                    self.draw_view(&second, now_ns, length, broker, crew.is_home());
                 } else if !self.command.common().quiet && now_ns >= tick_ns {
                     self.print_progress(&second, now_ns);
                 }
@@ -294,11 +294,19 @@ impl<'a> Watch<'a> {
         eprintln!("{}", progress_line(elapsed, is_warm, &rates, latency));
     }
 
-    fn draw_view(&mut self, second: &Interval, now_ns: u64, length: Duration, broker: ProcessSample) {
+    fn draw_view(
+        &mut self,
+        second: &Interval,
+        now_ns: u64,
+        length: Duration,
+        broker: ProcessSample,
+        is_over: bool,
+    ) {
         let window = self.timeline.window;
         let moment = Moment {
             elapsed: Duration::from_nanos(now_ns.saturating_sub(self.timeline.start_ns)),
             phase: match now_ns {
+                _ if is_over => "done",
                 now_ns if now_ns < window.start_ns => "warming up",
                 now_ns if now_ns < window.end_ns => "measuring",
                 _ => "waiting for the last answers",
@@ -329,8 +337,10 @@ impl<'a> Watch<'a> {
         let produce = command.produce().map(|_| Direction::new(&self.total.produce, window));
         let consume = command.consume().map(|_| Direction::new(&self.total.consume, window));
         let work = produce.as_ref().or(consume.as_ref()).context("a command without work")?;
-        let (first, last) =
-            self.first.zip(self.last).context("the run ended before anything was measured")?;
+        let (first, last) = self
+            .first
+            .zip(self.last)
+            .context("the run ended within its warm-up, before anything was measured")?;
         let broker = command.common().broker_pid.map(|pid| {
             let peak = ProcessSample { ..self.peak };
             Broker::new(pid, [first.broker, last.broker, peak], window, work)

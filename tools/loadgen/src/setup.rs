@@ -3,9 +3,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::{FetchRequest, ProduceRequest};
 
 use crate::batch::BatchTemplate;
@@ -21,6 +23,9 @@ use crate::timeline::Timeline;
 
 /// Descriptors for everything but client connections.
 const SPARE_DESCRIPTORS: u64 = 64;
+/// How long the leaders of a new topic may refuse to be asked for offsets.
+const OFFSETS_TIMEOUT: Duration = Duration::from_secs(15);
+const OFFSETS_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What the producers tell the consumers of the same run.
 #[derive(Clone, Default)]
@@ -199,8 +204,8 @@ fn start_offsets(common: &Common<'_>, consume: &ConsumeArgs) -> Result<Vec<Start
             Ok((view.topics[topic].name.as_str(), i32::try_from(number)?))
         });
         let places: Vec<(&str, i32)> = places.collect::<Result<_>>()?;
-        let first = control.list_offsets(&places, EARLIEST)?;
-        let end = control.list_offsets(&places, LATEST)?;
+        let first = list_offsets(&mut control, &places, EARLIEST)?;
+        let end = list_offsets(&mut control, &places, LATEST)?;
         for ((&partition, &log_start), &end) in partitions.iter().zip(&first).zip(&end) {
             let offset =
                 if consume.from_beginning || consume.rewind || consume.exit_at_end { log_start } else { end };
@@ -209,6 +214,22 @@ fn start_offsets(common: &Common<'_>, consume: &ConsumeArgs) -> Result<Vec<Start
     }
     starts.sort_unstable_by_key(|start| start.partition);
     Ok(starts)
+}
+
+/// A new topic's leaders may be in the metadata before they know it themselves.
+fn list_offsets(control: &mut Control, places: &[(&str, i32)], end: i64) -> Result<Vec<i64>> {
+    let deadline = Instant::now() + OFFSETS_TIMEOUT;
+    loop {
+        match control.list_offsets(places, end) {
+            Err(error)
+                if Instant::now() < deadline
+                    && error.downcast_ref::<ResponseError>().is_some_and(cluster::is_transient) =>
+            {
+                thread::sleep(OFFSETS_POLL_INTERVAL);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn raise_descriptor_limit(command: &Command, view: &View) -> Result<()> {
