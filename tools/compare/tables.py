@@ -57,8 +57,8 @@ class Samples:
             work: {"metric": table["metric"],
                    "sides": {side: sorted(points.items()) for side, points in table["sides"].items()}}
             for work, table in self.growth.items()}
-        return {"sides": self.sides + [BARE], "order": list(self.works), "works": self.works, "growth": growth, "reports": self.reports,
-                "failures": self.failures}
+        return {"sides": self.sides + [BARE], "order": list(self.works), "works": self.works, "growth": growth,
+                "reports": self.reports, "failures": self.failures}
 
     def to_markdown(self):
         lines = []
