@@ -63,14 +63,15 @@ class CpuLedger:
 
 
 class Ballast:
-    """A large sparse file that is kept in the page cache, so that no memory of the machine lies free.
+    """A large sparse file that is kept in the page cache, so that little of the machine's memory lies free.
 
-    A virtual machine gives free memory back to its host, and the first touch of it afterwards is slow: the host must find
-    it again. That would be charged to whichever broker writes next, and deleting a topic frees its pages, so touching the
-    memory once does not last. With all of it in the page cache a write recycles a page that is warm; the kernel takes the
+    A virtual machine may give free memory back to its host, and the first touch of it afterwards is slow. That would be
+    charged to whichever broker writes next, and deleting a topic frees its pages, so touching the memory once does not
+    last. With nearly all of it in the page cache a write recycles a page, for every side alike; the kernel takes the
     ballast's first, since nobody reads it twice.
     """
 
+    PASSES_MAX = 3
     STEP_BYTES = 8 << 20
     PAGE_BYTES = mmap.PAGESIZE
 
@@ -84,12 +85,11 @@ class Ballast:
     def refill(self, seconds_max):
         """Reads what is not cached until no more than `free_bytes` are free; returns the bytes read and the seconds."""
         begun, read_bytes = time.monotonic(), 0
-        if _meminfo_bytes("MemFree") <= self.free_bytes:
-            return 0, 0.0
-        for position in self._missing():
-            if _meminfo_bytes("MemFree") <= self.free_bytes or time.monotonic() - begun > seconds_max:
-                break
-            read_bytes += os.preadv(self.file.fileno(), [self.buffer], position)
+        for _ in range(self.PASSES_MAX):  # Reading the end may push the beginning out.
+            for position in self._missing():
+                if _meminfo_bytes("MemFree") <= self.free_bytes or time.monotonic() - begun > seconds_max:
+                    return read_bytes, time.monotonic() - begun
+                read_bytes += os.preadv(self.file.fileno(), [self.buffer], position)
         return read_bytes, time.monotonic() - begun
 
     def close(self):
@@ -98,6 +98,8 @@ class Ballast:
         self.file.close()
 
     def _missing(self):
+        if _meminfo_bytes("MemFree") <= self.free_bytes:
+            return
         cached = cached_pages(self.file.fileno(), self.size_bytes)
         step_pages = self.STEP_BYTES // self.PAGE_BYTES
         for page in range(0, len(cached), step_pages):
