@@ -7,6 +7,8 @@ does, however that happens (PR_SET_PDEATHSIG). No broker is told anything but wh
 import ctypes
 import os
 import pathlib
+import re
+import resource
 import shutil
 import signal
 import socket
@@ -19,6 +21,8 @@ READY_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 20
 READY_POLL_SECONDS = 0.002
 PR_SET_PDEATHSIG = 1
+# Three for each partition of Kafka's and one for each connection, if we may.
+OPEN_FILES = 100_000
 
 # The same promise for both sides. Kafka's flush.ms works only with the scheduler interval set.
 DURABILITY = {
@@ -38,6 +42,44 @@ DURABILITY = {
         "kafka": {},
     },
 }
+
+
+# What may follow `logstreams:` in a side's name for short.
+LOGSTREAMS_SHORT = {
+    "dma": "write.path=dma",
+    "page-cache": "write.path=page_cache",
+    "listeners": "shard.listeners=true",
+}
+
+
+def make_sides(specs, work_dir, cpus, binary, logstreams_args, jars, durability):
+    """Functions that make a broker of each side, by the side's name.
+
+    A side is `logstreams` or `kafka`, followed by options as `:KEY=VALUE`: for LogStreams keys of its configuration or one
+    of LOGSTREAMS_SHORT, for Kafka keys of server.properties. Sides of the same name are told apart by letters.
+    """
+    sides = {}
+    for index, spec in enumerate(specs):
+        kind, *options = spec.split(":")
+        if kind == "logstreams":
+            options = [LOGSTREAMS_SHORT.get(option, option) for option in options]
+        if kind not in ("logstreams", "kafka") or not all("=" in option for option in options):
+            raise ValueError(f"no side is called {spec}: use logstreams or kafka, then :KEY=VALUE or, for "
+                             f"logstreams, one of {', '.join(':' + short for short in LOGSTREAMS_SHORT)}")
+        name = "LogStreams" if kind == "logstreams" else f"Apache Kafka {KAFKA_VERSION}"
+        name += f" ({', '.join(spec.split(':')[1:])})" if options else ""
+        if specs.count(spec) > 1:
+            name += f" [{chr(ord('A') + index)}]"
+
+        def make(kind=kind, name=name, options=options):
+            if kind == "logstreams":
+                arguments = [argument for option in options for argument in ("-o", option)]
+                return LogStreams(name, work_dir, cpus, binary, arguments + logstreams_args)
+            settings = dict(option.split("=", 1) for option in options)
+            return Kafka(name, work_dir, cpus, jars, durability, settings)
+
+        sides[name] = make
+    return sides
 
 
 def die_with_parent():
@@ -95,10 +137,15 @@ class Broker:
         return f"127.0.0.1:{self.port}"
 
     def start(self):
+        """Starts with an empty directory."""
         self.port = free_port()
-        self.directory = pathlib.Path(self.work_dir) / f"{self.name.replace(' ', '-')}-{self.port}"
+        self.directory = pathlib.Path(self.work_dir) / f"{re.sub('[^A-Za-z0-9.]+', '-', self.name)}-{self.port}"
         self.directory.mkdir(parents=True)
         self.prepare()
+        return self.launch()
+
+    def launch(self):
+        """Starts with the directory as it is."""
         log = open(self.directory / "broker.log", "wb")
         begun = time.monotonic()
         self.process = subprocess.Popen(
@@ -113,7 +160,13 @@ class Broker:
         return time.monotonic() - begun
 
     def stop(self):
-        """Stops the process, by force if it must, and removes its directory."""
+        """Stops the process and removes its directory."""
+        self.halt()
+        if self.directory:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def halt(self):
+        """Stops the process, by force if it must; the directory stays."""
         if self.process and self.process.poll() is None:
             self.process.terminate()
             try:
@@ -122,14 +175,24 @@ class Broker:
                 self.process.kill()
                 self.process.wait()
         self.process = None
-        if self.directory:
-            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def is_dead(self):
+        return self.process is None or self.process.poll() is not None
+
+    def segment_files(self, topic):
+        """The files that hold the records of a topic."""
+        return sorted(self.directory.glob(f"data/**/{topic}-*/*.log"))
 
     def log_tail(self):
         return (self.directory / "broker.log").read_bytes()[-2000:].decode(errors="replace")
 
     def _settle_child(self):
         die_with_parent()
+        _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, max(OPEN_FILES, hard)))
+        except (ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         if self.cpus:
             os.sched_setaffinity(0, self.cpus)
 
@@ -143,24 +206,22 @@ class Broker:
 class LogStreams(Broker):
     """The binary of this repository."""
 
-    def __init__(self, name, work_dir, cpus, binary, shards, extra_args):
+    def __init__(self, name, work_dir, cpus, binary, extra_args):
         super().__init__(name, work_dir, cpus)
-        self.binary, self.shards, self.extra_args = binary, shards, extra_args
+        self.binary, self.extra_args = binary, extra_args
 
     def command(self):
-        command = [str(self.binary), "serve", "--data-dir", str(self.directory / "data"),
-                   "--kafka-addr", self.bootstrap, "--redis-addr", "off", "--admin-addr", "off"]
-        if self.shards:
-            command += ["--shards", str(self.shards)]
-        return command + self.extra_args
+        return [str(self.binary), "serve", "--data-dir", str(self.directory / "data"),
+                "--kafka-addr", self.bootstrap, "--redis-addr", "off", "--admin-addr", "off",
+                *self.extra_args]
 
 
 class Kafka(Broker):
     """Apache Kafka, KRaft on one node, 1 GiB heap, G1, default settings."""
 
-    def __init__(self, name, work_dir, cpus, jars, durability):
+    def __init__(self, name, work_dir, cpus, jars, durability, settings):
         super().__init__(name, work_dir, cpus)
-        self.jars, self.settings = jars, DURABILITY[durability]["kafka"]
+        self.jars, self.settings = jars, {**DURABILITY[durability]["kafka"], **settings}
 
     def prepare(self):
         controller_port = free_port()

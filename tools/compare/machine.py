@@ -1,5 +1,6 @@
 """Facts about the machine, its processes and its memory. Reads /proc; knows nothing of brokers."""
 
+import ctypes
 import mmap
 import os
 import platform
@@ -28,9 +29,9 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
 
 
-def resident_bytes(pid):
-    """Resident memory of a process now."""
-    return int(_first_field(f"/proc/{pid}/status", "VmRSS").split()[0]) * 1024
+def resident_bytes(pid, kind="VmRSS"):
+    """Resident memory of a process now; kind `RssAnon` leaves mapped files out."""
+    return int(_first_field(f"/proc/{pid}/status", kind).split()[0]) * 1024
 
 
 class CpuLedger:
@@ -61,22 +62,84 @@ class CpuLedger:
         return time.monotonic(), user + nice + system + irq + softirq, steal, own
 
 
-def touch_memory(size_bytes, seconds_max):
-    """Writes to `size_bytes` of fresh memory and gives it back; returns the bytes touched.
+class Ballast:
+    """A large sparse file that is kept in the page cache, so that little of the machine's memory lies free.
 
-    A virtual machine's memory is slow at its first touch (the host must find it) and fast ever after. Without this the
-    broker that happens to run first pays for it.
+    A virtual machine may give free memory back to its host, and the first touch of it afterwards is slow. That would be
+    charged to whichever broker writes next, and deleting a topic frees its pages, so touching the memory once does not
+    last. With nearly all of it in the page cache a write recycles a page, for every side alike; the kernel takes the
+    ballast's first, since nobody reads it twice.
     """
-    size_bytes = min(size_bytes, int(_meminfo_bytes("MemAvailable") * 0.8))
-    deadline = time.monotonic() + seconds_max
-    step_bytes = 64 << 20
-    step = b"\1" * step_bytes
-    touched_bytes = 0
-    with mmap.mmap(-1, max(size_bytes, step_bytes)) as memory:
-        while touched_bytes + step_bytes <= len(memory) and time.monotonic() < deadline:
-            memory[touched_bytes:touched_bytes + step_bytes] = step
-            touched_bytes += step_bytes
-    return touched_bytes
+
+    PASSES_MAX = 3
+    STEP_BYTES = 8 << 20
+    PAGE_BYTES = mmap.PAGESIZE
+
+    def __init__(self, directory, free_bytes):
+        self.free_bytes = free_bytes
+        self.size_bytes = max(self.STEP_BYTES, _meminfo_bytes("MemTotal") - free_bytes)
+        self.file = open(directory / "ballast", "w+b")
+        self.file.truncate(self.size_bytes)
+        self.buffer = bytearray(self.STEP_BYTES)
+
+    def refill(self, seconds_max):
+        """Reads what is not cached until no more than `free_bytes` are free; returns the bytes read and the seconds."""
+        begun, read_bytes = time.monotonic(), 0
+        for _ in range(self.PASSES_MAX):  # Reading the end may push the beginning out.
+            for position in self._missing():
+                if _meminfo_bytes("MemFree") <= self.free_bytes or time.monotonic() - begun > seconds_max:
+                    return read_bytes, time.monotonic() - begun
+                read_bytes += os.preadv(self.file.fileno(), [self.buffer], position)
+        return read_bytes, time.monotonic() - begun
+
+    def close(self):
+        """Gives the memory back; the file goes with its directory."""
+        self.file.truncate(0)
+        self.file.close()
+
+    def _missing(self):
+        if _meminfo_bytes("MemFree") <= self.free_bytes:
+            return
+        cached = cached_pages(self.file.fileno(), self.size_bytes)
+        step_pages = self.STEP_BYTES // self.PAGE_BYTES
+        for page in range(0, len(cached), step_pages):
+            if b"\0" in cached[page:page + step_pages]:
+                yield page * self.PAGE_BYTES
+
+
+def cached_pages(descriptor, size_bytes):
+    """One byte for each page of a file: whether it is in the page cache (mincore)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
+    if size_bytes == 0:
+        return b""
+    address = libc.mmap(None, size_bytes, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
+    if address == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), "mmap")
+    flags = ctypes.create_string_buffer(-(-size_bytes // mmap.PAGESIZE))
+    try:
+        if libc.mincore(address, size_bytes, flags) != 0:
+            raise OSError(ctypes.get_errno(), "mincore")
+    finally:
+        libc.munmap(address, size_bytes)
+    return flags.raw
+
+
+def drop_cached(files):
+    """Writes files to disk and takes them out of the page cache; returns the bytes that stayed and all bytes."""
+    stayed_bytes = all_bytes = 0
+    for path in files:
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+            size_bytes = os.fstat(file.fileno()).st_size
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            flags = cached_pages(file.fileno(), size_bytes)
+        stayed_bytes += (len(flags) - flags.count(0)) * mmap.PAGESIZE
+        all_bytes += size_bytes
+    return stayed_bytes, all_bytes
 
 
 def free_disk_bytes(path):

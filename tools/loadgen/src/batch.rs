@@ -10,8 +10,8 @@
 //! ```
 //!
 //! A template is the whole batch with as many records as ever go into one, encoded once. A batch of `count` records is its
-//! first `count` records under a fresh header, so sending costs a header, a CRC and, when payloads are stamped, their
-//! first bytes. All records of a batch carry its base timestamp (delta 0), no key and no headers.
+//! first `count` records under a fresh header, so sending costs a header, a CRC and, when keys or stamps are written, their
+//! bytes. All records of a batch carry its base timestamp (delta 0), no headers, and a key of fixed length or none.
 //!
 //! Does not: choose what goes into a batch (see `produce`), read batches (see `batch_view`).
 //! Source: Kafka's `DefaultRecordBatch` and `DefaultRecord`.
@@ -54,8 +54,8 @@ pub struct BatchHeader {
 pub struct BatchBuffer {
     bytes: Vec<u8>,
     length: usize,
-    /// The records are those of the template, so only the header need be written.
-    intact: bool,
+    /// So many bytes at the beginning are laid out as in the template, so only what differs need be written.
+    intact_bytes: usize,
 }
 
 impl BatchBuffer {
@@ -72,13 +72,16 @@ pub struct BatchTemplate {
     plain: Vec<u8>,
     /// Header and compressed records of a full batch.
     compressed: Vec<u8>,
-    /// Where each record's value begins in `plain`.
+    /// Where each record's value begins in `plain`, and, if there are keys, its key.
     value_positions: Vec<usize>,
+    key_positions: Vec<usize>,
+    key_bytes: usize,
     message_bytes: usize,
 }
 
 impl BatchTemplate {
-    /// Encodes as many messages of `message_bytes` as fit into `batch_bytes`, at most `count_max`, at least one.
+    /// Encodes as many messages of `message_bytes` as fit into `batch_bytes`, at most `count_max`, at least one. With
+    /// `key_bytes` each has a key of that length, which is to be written into every batch.
     ///
     /// # Errors
     /// If a batch would not fit into the format's 32-bit sizes, or the codec fails.
@@ -87,26 +90,30 @@ impl BatchTemplate {
         batch_bytes: usize,
         count_max: u32,
         compression: Compression,
+        key_bytes: Option<usize>,
     ) -> Result<Self> {
         ensure!(message_bytes < 1 << 30 && batch_bytes < 1 << 30, "messages and batches are below 1 GiB");
         let mut plain = vec![0; HEADER_BYTES];
-        let mut value_positions = Vec::new();
+        let (mut value_positions, mut key_positions) = (Vec::new(), Vec::new());
         while u32::try_from(value_positions.len())? < count_max.max(1) {
             let record_position = plain.len();
-            let value_position = put_record(&mut plain, value_positions.len(), message_bytes)?;
+            let (key_position, value_position) =
+                put_record(&mut plain, value_positions.len(), key_bytes, message_bytes)?;
             if plain.len() > batch_bytes && !value_positions.is_empty() {
                 plain.truncate(record_position);
                 break;
             }
             payload::fill(&mut plain[value_position..value_position + message_bytes], value_position as u64);
             value_positions.push(value_position);
+            key_positions.push(key_position);
         }
         let mut compressed = Vec::new();
         if compression != Compression::None {
             compressed.resize(HEADER_BYTES, 0);
             compression.compress(&plain[HEADER_BYTES..], &mut compressed)?;
         }
-        Ok(Self { compression, plain, compressed, value_positions, message_bytes })
+        let key_bytes = key_bytes.unwrap_or(0);
+        Ok(Self { compression, plain, compressed, value_positions, key_positions, key_bytes, message_bytes })
     }
 
     /// Messages in a full batch.
@@ -120,10 +127,10 @@ impl BatchTemplate {
     /// If the codec fails.
     pub fn write(&self, buffer: &mut BatchBuffer, header: &BatchHeader) -> Result<()> {
         if self.compression == Compression::None {
-            self.restore(buffer, &self.plain);
             buffer.length = self.plain_end(header.count);
+            restore(buffer, &self.plain[..buffer.length]);
         } else if header.count == self.count_max() {
-            self.restore(buffer, &self.compressed);
+            restore(buffer, &self.compressed);
             buffer.length = self.compressed.len();
         } else {
             self.compress_into(buffer, &self.plain[HEADER_BYTES..self.plain_end(header.count)])?;
@@ -132,21 +139,22 @@ impl BatchTemplate {
         Ok(())
     }
 
-    /// Makes `buffer` a batch whose values were each passed through `stamp` with their index.
+    /// Makes `buffer` a batch whose keys (empty without keys) and values were each passed through `fill` with their index.
     ///
     /// `scratch` holds plain records between calls when batches are compressed.
     ///
     /// # Errors
-    /// If `stamp` or the codec fails.
-    pub fn write_stamped(
+    /// If `fill` or the codec fails.
+    pub fn write_filled(
         &self,
         buffer: &mut BatchBuffer,
         scratch: &mut Vec<u8>,
         header: &BatchHeader,
-        mut stamp: impl FnMut(u32, &mut [u8]) -> Result<()>,
+        mut fill: impl FnMut(u32, &mut [u8], &mut [u8]) -> Result<()>,
     ) -> Result<()> {
+        let plain_end = self.plain_end(header.count);
         let plain = if self.compression == Compression::None {
-            self.restore(buffer, &self.plain);
+            restore(buffer, &self.plain[..plain_end]);
             &mut buffer.bytes
         } else {
             if scratch.is_empty() {
@@ -156,9 +164,11 @@ impl BatchTemplate {
         };
         for index in 0..header.count {
             let position = self.value_positions[index as usize];
-            stamp(index, &mut plain[position..position + self.message_bytes])?;
+            let key_position = self.key_positions[index as usize];
+            let (front, value) = plain.split_at_mut(position);
+            let key = &mut front[key_position..key_position + self.key_bytes];
+            fill(index, key, &mut value[..self.message_bytes])?;
         }
-        let plain_end = self.plain_end(header.count);
         if self.compression == Compression::None {
             buffer.length = plain_end;
         } else {
@@ -174,15 +184,8 @@ impl BatchTemplate {
         self.value_positions[count as usize - 1] + self.message_bytes + 1
     }
 
-    fn restore(&self, buffer: &mut BatchBuffer, template: &Vec<u8>) {
-        if !buffer.intact {
-            buffer.bytes.clone_from(template);
-            buffer.intact = true;
-        }
-    }
-
     fn compress_into(&self, buffer: &mut BatchBuffer, plain_records: &[u8]) -> Result<()> {
-        buffer.intact = false;
+        buffer.intact_bytes = 0;
         buffer.bytes.clear();
         buffer.bytes.resize(HEADER_BYTES, 0);
         self.compression.compress(plain_records, &mut buffer.bytes)?;
@@ -213,18 +216,35 @@ impl BatchTemplate {
     }
 }
 
-/// Appends a record with a value of zeros and returns where the value begins.
-fn put_record(out: &mut Vec<u8>, offset_delta: usize, value_bytes: usize) -> Result<usize> {
+/// Makes `buffer` begin as the template does, which it does already for as far as it was used before.
+fn restore(buffer: &mut BatchBuffer, template: &[u8]) {
+    if buffer.intact_bytes < template.len() {
+        buffer.bytes.truncate(buffer.intact_bytes);
+        buffer.bytes.extend_from_slice(&template[buffer.intact_bytes..]);
+        buffer.intact_bytes = template.len();
+    }
+}
+
+/// Appends a record with a key and a value of zeros and returns where they begin.
+fn put_record(
+    out: &mut Vec<u8>,
+    offset_delta: usize,
+    key_bytes: Option<usize>,
+    value_bytes: usize,
+) -> Result<(usize, usize)> {
     let mut body = vec![0, 0]; // attributes, timestamp delta
     put_varint(&mut body, i64::try_from(offset_delta)?);
-    put_varint(&mut body, -1); // no key
+    put_varint(&mut body, key_bytes.map_or(Ok(-1), i64::try_from)?);
+    let key_position = body.len();
+    body.resize(key_position + key_bytes.unwrap_or(0), 0);
     put_varint(&mut body, i64::try_from(value_bytes)?);
     let record_bytes = body.len() + value_bytes + 1;
     put_varint(out, i64::try_from(record_bytes)?);
+    let body_position = out.len();
     out.extend_from_slice(&body);
     let value_position = out.len();
     out.resize(value_position + value_bytes + 1, 0); // the last byte says "no headers"
-    Ok(value_position)
+    Ok((body_position + key_position, value_position))
 }
 
 /// Appends a zigzag varint.
@@ -269,7 +289,7 @@ mod tests {
         for compression in
             [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd]
         {
-            let template = BatchTemplate::new(500, 2_000, u32::MAX, compression).expect("fits");
+            let template = BatchTemplate::new(500, 2_000, u32::MAX, compression, None).expect("fits");
             assert_eq!(template.count_max(), 3);
             let mut buffer = BatchBuffer::default();
             for count in [3, 1, 2, 3] {
@@ -291,13 +311,13 @@ mod tests {
     #[test]
     fn stamped_values_arrive_and_leave_the_rest_alone() {
         for compression in [Compression::None, Compression::Lz4] {
-            let template = BatchTemplate::new(100, 64 << 10, 200, compression).expect("fits");
+            let template = BatchTemplate::new(100, 64 << 10, 200, compression, None).expect("fits");
             assert_eq!(template.count_max(), 200);
             let (mut buffer, mut scratch) = (BatchBuffer::default(), Vec::new());
             for round in 0..3u8 {
                 let header = BatchHeader { count: 150, ..HEADER };
                 template
-                    .write_stamped(&mut buffer, &mut scratch, &header, |index, value| {
+                    .write_filled(&mut buffer, &mut scratch, &header, |index, _, value| {
                         value[0] = round;
                         value[1] = u8::try_from(index)?;
                         Ok(())
@@ -315,8 +335,32 @@ mod tests {
     }
 
     #[test]
+    fn keys_stand_where_a_reader_looks_for_them() {
+        for compression in [Compression::None, Compression::Zstd] {
+            let template = BatchTemplate::new(70, 10_000, 20, compression, Some(4)).expect("fits");
+            let (mut buffer, mut scratch) = (BatchBuffer::default(), Vec::new());
+            for count in [1, 20, 7] {
+                let header = BatchHeader { count, ..HEADER };
+                template
+                    .write_filled(&mut buffer, &mut scratch, &header, |index, key, value| {
+                        key.copy_from_slice(&index.to_be_bytes());
+                        value[0] = 7;
+                        Ok(())
+                    })
+                    .expect("writes");
+                let records = decode(buffer.as_slice());
+                assert_eq!(records.len(), count as usize);
+                for (index, record) in records.iter().enumerate() {
+                    assert_eq!(record.key.as_deref(), Some(&(index as u32).to_be_bytes()[..]));
+                    assert_eq!(record.value.as_ref().map(|value| (value.len(), value[0])), Some((70, 7)));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_message_larger_than_the_batch_limit_travels_alone() {
-        let template = BatchTemplate::new(1_000, 10, u32::MAX, Compression::None).expect("fits");
+        let template = BatchTemplate::new(1_000, 10, u32::MAX, Compression::None, None).expect("fits");
         assert_eq!(template.count_max(), 1);
     }
 }

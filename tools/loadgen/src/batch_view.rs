@@ -145,7 +145,7 @@ mod tests {
     use crate::compression::Compression;
 
     fn batch_of(count: u32, compression: Compression) -> Vec<u8> {
-        let template = BatchTemplate::new(300, 1 << 20, count, compression).expect("fits");
+        let template = BatchTemplate::new(300, 1 << 20, count, compression, None).expect("fits");
         let mut buffer = BatchBuffer::default();
         let header =
             BatchHeader { count, timestamp_ms: 1, producer_id: -1, producer_epoch: -1, base_sequence: -1 };

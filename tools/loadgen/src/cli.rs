@@ -6,8 +6,13 @@ use anyhow::{Result, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use crate::bare::BareArgs;
+use crate::bare_server::BareServerArgs;
+use crate::compare::CompareArgs;
 use crate::compression::Compression;
+use crate::keys::Keys;
 use crate::payload::STAMP_BYTES;
+use crate::scenario::RunArgs;
 
 const IDEMPOTENT_IN_FLIGHT_MAX: usize = 5;
 
@@ -16,9 +21,23 @@ const IDEMPOTENT_IN_FLIGHT_MAX: usize = 5;
 #[command(version, about)]
 pub struct Cli {
     #[command(subcommand)]
-    pub command: Command,
+    pub action: Action,
 }
 
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub enum Action {
+    #[command(flatten)]
+    Load(Box<Command>),
+    Run(RunArgs),
+    Bare(BareArgs),
+    /// The other end of `bare`.
+    #[command(hide = true)]
+    BareServer(BareServerArgs),
+    Compare(CompareArgs),
+}
+
+/// A load on a broker.
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Send messages; measure throughput and the time to the acknowledgement.
@@ -54,7 +73,10 @@ pub struct CommonArgs {
     /// The topic.
     #[arg(long, default_value = "loadgen")]
     pub topic: String,
-    /// Create the topic with so many partitions if it is missing.
+    /// So many topics, TOPIC-0, TOPIC-1, ..., all used alike; without it the one called TOPIC.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub topics: Option<u32>,
+    /// Create the topic (each topic) with so many partitions if it is missing.
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
     pub partitions: Option<i32>,
     /// Replication factor of a topic that is created; -1 is the broker's default.
@@ -63,7 +85,7 @@ pub struct CommonArgs {
     /// Configuration of a topic that is created, `KEY=VALUE`; repeatable.
     #[arg(long = "topic-config", value_parser = parse_pair)]
     pub topic_configs: Vec<(String, String)>,
-    /// Delete the topic at the end of a run that went well.
+    /// Delete the topics at the end of a run that went well.
     #[arg(long)]
     pub delete_topic: bool,
     /// End after so much measured time, e.g. `10s`, `500ms`, `2m`. Default 10s unless a count is given.
@@ -105,6 +127,9 @@ pub struct CommonArgs {
     /// No progress line each second.
     #[arg(long)]
     pub quiet: bool,
+    /// Progress as a view that redraws itself, where standard error is a terminal; else lines.
+    #[arg(long)]
+    pub view: bool,
     /// Stamp payloads and check that nothing is lost, doubled or damaged.
     #[arg(long)]
     pub verify: bool,
@@ -127,6 +152,10 @@ pub struct ProduceArgs {
     /// Most messages of a batch; default is what fits.
     #[arg(long)]
     pub batch_messages: Option<u32>,
+    /// Keys: `none` (batches go to the partitions in turn), `uniform:N`, `zipf:N` or `zipf:N:EXPONENT`. A key's partition is
+    /// that of Kafka's default partitioner (murmur2).
+    #[arg(long, value_parser = Keys::parse, default_value = "none")]
+    pub keys: Keys,
     /// How long a message may wait for its batch to fill (open loop).
     #[arg(long, default_value_t = 0.0)]
     pub linger_ms: f64,
@@ -169,6 +198,16 @@ pub struct ConsumeArgs {
     /// End at the log's end as it was at the start of the run.
     #[arg(long)]
     pub exit_at_end: bool,
+}
+
+impl CommonArgs {
+    /// The names of all topics of the run.
+    pub fn topic_names(&self) -> Vec<String> {
+        match self.topics {
+            None => vec![self.topic.clone()],
+            Some(count) => (0..count).map(|index| format!("{}-{index}", self.topic)).collect(),
+        }
+    }
 }
 
 /// Kafka's acknowledgement levels.
@@ -279,7 +318,10 @@ impl Command {
 }
 
 /// `10s`, `500ms`, `2m`, or a bare number of seconds.
-fn parse_duration(text: &str) -> Result<Duration> {
+///
+/// # Errors
+/// If it is none of these.
+pub fn parse_duration(text: &str) -> Result<Duration> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let seconds_per_unit = match &text[digits.len()..] {
         "" | "s" => 1.0,
@@ -293,7 +335,10 @@ fn parse_duration(text: &str) -> Result<Duration> {
 }
 
 /// `65536`, `64KiB`, `1MB`, ...
-fn parse_bytes(text: &str) -> Result<u64> {
+///
+/// # Errors
+/// If the number or the unit is none, or too much.
+pub fn parse_bytes(text: &str) -> Result<u64> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit: u64 = match &text[digits.len()..] {
         "" | "B" => 1,
@@ -321,7 +366,7 @@ mod tests {
 
     use clap::{CommandFactory, Parser};
 
-    use super::{Cli, parse_bytes, parse_duration};
+    use super::{Action, Cli, parse_bytes, parse_duration};
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -350,7 +395,10 @@ mod tests {
             ("produce --connections 0", "--connections"),
         ] {
             let words = std::iter::once("loadgen").chain(line.split(' '));
-            let error = Cli::try_parse_from(words).expect("parses").command.check().expect_err(line);
+            let Action::Load(command) = Cli::try_parse_from(words).expect("parses").action else {
+                panic!("{line} is no load");
+            };
+            let error = command.check().expect_err(line);
             assert!(error.to_string().contains(word), "{line}: {error}");
         }
     }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use kafka_protocol::error::{ParseResponseErrorCode, ResponseError};
 use kafka_protocol::messages::FetchRequest;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-use kafka_protocol::messages::fetch_response::PartitionData;
+use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
 
 use crate::batch_view::BatchView;
 use crate::clock::{MILLISECOND_NS, UnixOffset};
@@ -63,7 +63,6 @@ pub enum Goal {
 
 /// What all consumers of a run share.
 pub struct ConsumePlan {
-    pub topic: String,
     pub version: i16,
     pub max_wait_ms: i32,
     pub min_bytes: i32,
@@ -84,6 +83,7 @@ pub struct ConsumePlan {
 /// Where a consumer begins in one partition.
 #[derive(Clone, Copy, Debug)]
 pub struct StartOffset {
+    /// Its index among the partitions of all topics.
     pub partition: usize,
     pub offset: i64,
     /// Where `rewind` begins again.
@@ -93,7 +93,6 @@ pub struct StartOffset {
 }
 
 struct Partition {
-    index: usize,
     start: StartOffset,
     next_offset: i64,
     paused_until_ns: u64,
@@ -108,7 +107,12 @@ struct InFlight {
 /// One consumer.
 pub struct Consumer {
     plan: Arc<ConsumePlan>,
+    /// In ascending order of their indexes.
     partitions: Vec<Partition>,
+    /// Partitions that have not reached their start's `end`.
+    unended_count: usize,
+    /// No partition is paused at or after this instant.
+    paused_until_ns: u64,
     first_partition: usize,
     leaders: LeaderLinks,
     /// The fetch in flight of each link.
@@ -119,12 +123,11 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// A consumer of `starts` that has connected to nobody yet.
+    /// A consumer of `starts` (in ascending order) that has connected to nobody yet.
     pub fn new(plan: Arc<ConsumePlan>, starts: &[StartOffset]) -> Self {
         let indexes = starts.iter().map(|start| start.partition).collect();
         let leaders = LeaderLinks::new(Arc::clone(&plan.cluster), indexes, plan.failure_timeout_ns);
         let partitions = starts.iter().map(|&start| Partition {
-            index: start.partition,
             start,
             next_offset: start.offset,
             paused_until_ns: 0,
@@ -133,6 +136,8 @@ impl Consumer {
         Self {
             plan,
             partitions: partitions.collect(),
+            unended_count: starts.iter().filter(|start| start.offset < start.end).count(),
+            paused_until_ns: 0,
             first_partition: 0,
             in_flight: (0..leaders.count()).map(|_| None).collect(),
             leaders,
@@ -142,12 +147,9 @@ impl Consumer {
         }
     }
 
-    /// Opens every connection that the current view asks for.
-    ///
-    /// # Errors
-    /// If a broker does not accept.
-    pub fn connect(&mut self, turn: &Turn<'_>) -> Result<()> {
-        self.leaders.connect(turn)
+    /// The indexes of its partitions.
+    pub fn partitions(&self) -> impl Iterator<Item = usize> + '_ {
+        self.partitions.iter().map(|partition| partition.start.partition)
     }
 
     fn timeline(&self) -> &Timeline {
@@ -157,34 +159,39 @@ impl Consumer {
     /// Asks a broker for all partitions it leads that are not paused.
     fn fetch(&mut self, link: usize, turn: &mut Turn<'_>) -> Result<()> {
         let count = self.partitions.len();
-        let mut wanted = Vec::with_capacity(count);
+        let mut topics: Vec<FetchTopic> = Vec::new();
+        let mut last_topic = None;
         for step in 0..count {
             let slot = (self.first_partition + step) % count;
             let partition = &self.partitions[slot];
-            if self.leaders.link_of(slot) == Some(link) && turn.now_ns >= partition.paused_until_ns {
-                wanted.push(
-                    FetchPartition::default()
-                        .with_partition(i32::try_from(partition.index)?)
-                        .with_fetch_offset(partition.next_offset)
-                        .with_partition_max_bytes(self.plan.partition_max_bytes),
-                );
+            if self.leaders.link_of(slot) != Some(link) || turn.now_ns < partition.paused_until_ns {
+                continue;
             }
+            let (topic_index, number) = self.leaders.view().place_of(partition.start.partition);
+            if last_topic != Some(topic_index) {
+                last_topic = Some(topic_index);
+                let topic = &self.leaders.view().topics[topic_index];
+                topics.push(if self.plan.version >= TOPIC_ID_VERSION {
+                    FetchTopic::default().with_topic_id(topic.id)
+                } else {
+                    FetchTopic::default().with_topic(topic_name(&topic.name))
+                });
+            }
+            let asked = FetchPartition::default()
+                .with_partition(i32::try_from(number)?)
+                .with_fetch_offset(partition.next_offset)
+                .with_partition_max_bytes(self.plan.partition_max_bytes);
+            topics.last_mut().expect("pushed above").partitions.push(asked);
         }
         self.first_partition = (self.first_partition + 1) % count.max(1);
-        if wanted.is_empty() {
+        if topics.is_empty() {
             return Ok(());
-        }
-        let mut topic = FetchTopic::default().with_partitions(wanted);
-        if self.plan.version >= TOPIC_ID_VERSION {
-            topic.topic_id = self.leaders.view().topic_id;
-        } else {
-            topic.topic = topic_name(&self.plan.topic);
         }
         let request = FetchRequest::default()
             .with_max_wait_ms(self.plan.max_wait_ms)
             .with_min_bytes(self.plan.min_bytes)
             .with_max_bytes(self.plan.max_bytes)
-            .with_topics(vec![topic]);
+            .with_topics(topics);
         let correlation_id = self.next_correlation_id;
         self.next_correlation_id = self.next_correlation_id.wrapping_add(1) & i32::MAX;
         let head = encode_request(&request, self.plan.version, correlation_id)?;
@@ -198,11 +205,20 @@ impl Consumer {
     }
 
     /// Handles one partition's answer; returns messages and bytes that are new.
-    fn on_partition(&mut self, data: &PartitionData, turn: &mut Turn<'_>) -> Result<(u64, u64)> {
-        let index = usize::try_from(data.partition_index)?;
-        let slot = self.partitions.iter().position(|partition| partition.index == index);
-        let slot =
-            slot.with_context(|| format!("a fetch reply about partition {index}, which was not asked"))?;
+    fn on_partition(
+        &mut self,
+        topic: &FetchableTopicResponse,
+        data: &PartitionData,
+        turn: &mut Turn<'_>,
+    ) -> Result<(u64, u64)> {
+        let view = self.leaders.view();
+        let index = view.index_of(topic.topic.as_str(), topic.topic_id, data.partition_index);
+        let slot = index.and_then(|index| {
+            self.partitions.binary_search_by_key(&index, |partition| partition.start.partition).ok()
+        });
+        let (index, slot) = index.zip(slot).with_context(|| {
+            format!("a fetch reply about partition {}, which was not asked", data.partition_index)
+        })?;
         if let Some(error) = data.error_code.err() {
             self.on_refused(slot, error, data.log_start_offset, turn)?;
             return Ok((0, 0));
@@ -212,7 +228,7 @@ impl Consumer {
         let first_wanted = self.partitions[slot].next_offset;
         let (mut rest, mut messages) = (records, 0);
         while let Some(batch) = BatchView::cut(&mut rest)
-            .with_context(|| format!("reading {}-{index} at {first_wanted}", self.plan.topic))?
+            .with_context(|| format!("reading {} at {first_wanted}", self.leaders.view().name_of(index)))?
         {
             let next_offset = self.partitions[slot].next_offset;
             if batch.last_offset < next_offset {
@@ -229,10 +245,14 @@ impl Consumer {
         let partition = &mut self.partitions[slot];
         ensure!(
             records.is_empty() || partition.next_offset > first_wanted,
-            "{}-{index}: {} bytes at offset {first_wanted} without one whole new batch",
-            self.plan.topic,
+            "{}: {} bytes at offset {first_wanted} without one whole new batch",
+            self.leaders.view().name_of(index),
             records.len()
         );
+        let end = partition.start.end;
+        if first_wanted < end && partition.next_offset >= end {
+            self.unended_count = self.unended_count.saturating_sub(1);
+        }
         if self.plan.rewind && partition.next_offset >= partition.start.end {
             partition.next_offset = partition.start.log_start;
         }
@@ -289,7 +309,7 @@ impl Consumer {
         log_start: i64,
         turn: &mut Turn<'_>,
     ) -> Result<()> {
-        let (topic, partition) = (&self.plan.topic, &mut self.partitions[slot]);
+        let partition = &mut self.partitions[slot];
         turn.interval.consume.retries += 1;
         if error == ResponseError::OffsetOutOfRange && self.plan.rewind && log_start >= 0 {
             // Retention took the beginning away.
@@ -300,10 +320,11 @@ impl Consumer {
         let since = *partition.failing_since_ns.get_or_insert(turn.now_ns);
         let is_hopeless = turn.now_ns - since > self.plan.failure_timeout_ns;
         if !is_transient(&error) || is_hopeless {
-            let (index, offset) = (partition.index, partition.next_offset);
-            bail!("fetching {topic}-{index} at offset {offset}: {}", message_of(&error, None));
+            let name = self.leaders.view().name_of(partition.start.partition);
+            bail!("fetching {name} at offset {}: {}", partition.next_offset, message_of(&error, None));
         }
         partition.paused_until_ns = turn.now_ns + BACKOFF_NS;
+        self.paused_until_ns = partition.paused_until_ns;
         self.leaders.request_refresh();
         Ok(())
     }
@@ -317,10 +338,7 @@ impl Consumer {
                     || consumed_messages.load(Ordering::Relaxed) >= *messages
                     || consumed_bytes.load(Ordering::Relaxed) >= *wire_bytes
             }
-            Goal::End => {
-                is_over
-                    || self.partitions.iter().all(|partition| partition.next_offset >= partition.start.end)
-            }
+            Goal::End => is_over || self.unended_count == 0,
             Goal::Producers { acknowledged, are_done, received } => {
                 are_done.load(Ordering::Acquire)
                     && received.load(Ordering::Relaxed) >= acknowledged.load(Ordering::Relaxed)
@@ -332,6 +350,10 @@ impl Consumer {
 impl Client for Consumer {
     fn links(&mut self) -> &mut Links {
         &mut self.leaders.links
+    }
+
+    fn unconnected(&self) -> Result<Vec<(usize, String)>> {
+        self.leaders.unconnected()
     }
 
     fn pump(&mut self, turn: &mut Turn<'_>) -> Result<Option<u64>> {
@@ -361,10 +383,9 @@ impl Client for Consumer {
                 self.fetch(link, turn)?;
             }
         }
-        for partition in &self.partitions {
-            if partition.paused_until_ns > turn.now_ns {
-                wake = earliest(wake, Some(partition.paused_until_ns));
-            }
+        if self.paused_until_ns > turn.now_ns {
+            let paused = self.partitions.iter().map(|partition| partition.paused_until_ns);
+            wake = earliest(wake, paused.filter(|&until_ns| until_ns > turn.now_ns).min());
         }
         if matches!(self.plan.goal, Goal::Producers { .. } | Goal::Count { .. }) {
             wake = earliest(wake, Some(turn.now_ns + LOOK_NS));
@@ -379,13 +400,15 @@ impl Client for Consumer {
         let asked = self.in_flight[link].take().context("a reply to no request")?;
         ensure!(asked.correlation_id == correlation_id, "reply {correlation_id} to {}", asked.correlation_id);
         if let Some(error) = response.error_code.err() {
-            bail!("fetching from {}: {}", self.plan.topic, message_of(&error, None));
+            bail!("fetching: {}", message_of(&error, None));
         }
         let (mut messages, mut wire_bytes) = (0, 0);
-        for data in response.responses.iter().flat_map(|topic| &topic.partitions) {
-            let (partition_messages, partition_bytes) = self.on_partition(data, turn)?;
-            messages += partition_messages;
-            wire_bytes += partition_bytes;
+        for topic in &response.responses {
+            for data in &topic.partitions {
+                let (partition_messages, partition_bytes) = self.on_partition(topic, data, turn)?;
+                messages += partition_messages;
+                wire_bytes += partition_bytes;
+            }
         }
         let window = self.timeline().window;
         turn.interval.consume.count(&window, turn.now_ns, messages, wire_bytes);

@@ -2,6 +2,7 @@
 //!
 //! Promise: every call ends within `TIMEOUT`, or as often as it says; errors name the broker.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub const LATEST: i64 = -1;
 
 /// The newest ApiVersions request that we send; an older broker answers error 35 in version 0.
 const API_VERSIONS_VERSION: i16 = 3;
+/// Topics that are created or deleted at a time; a broker may take a while for each.
+const TOPICS_PER_REQUEST: usize = 500;
 /// DeleteTopics takes structures instead of bare names from here on.
 const DELETE_TOPICS_STATES_VERSION: i16 = 6;
 
@@ -84,67 +87,87 @@ impl Control {
         self.stream
     }
 
-    /// Metadata of one topic, which is not created by asking.
+    /// Metadata of topics, which are not created by asking.
     ///
     /// # Errors
     /// If the broker does not answer.
-    pub fn metadata(&mut self, topic: &str) -> Result<MetadataResponse> {
-        let topic = MetadataRequestTopic::default().with_name(Some(topic_name(topic)));
+    pub fn metadata(&mut self, topics: &[String]) -> Result<MetadataResponse> {
+        let topics =
+            topics.iter().map(|topic| MetadataRequestTopic::default().with_name(Some(topic_name(topic))));
         self.call(
-            &MetadataRequest::default().with_topics(Some(vec![topic])).with_allow_auto_topic_creation(false),
+            &MetadataRequest::default()
+                .with_topics(Some(topics.collect()))
+                .with_allow_auto_topic_creation(false),
         )
     }
 
-    /// Creates a topic; `false` if it is there already.
+    /// Creates topics that are alike; those that are there already stay as they are.
     ///
     /// # Errors
     /// Whatever the broker says.
-    pub fn create_topic(
+    pub fn create_topics(
         &mut self,
-        topic: &str,
+        topics: &[String],
         partitions: i32,
         replication: i16,
         configs: &[(String, String)],
-    ) -> Result<bool> {
-        let configs = configs.iter().map(|(name, value)| {
-            CreatableTopicConfig::default()
-                .with_name(StrBytes::from_string(name.clone()))
-                .with_value(Some(StrBytes::from_string(value.clone())))
-        });
-        let creatable = CreatableTopic::default()
-            .with_name(topic_name(topic))
-            .with_num_partitions(partitions)
-            .with_replication_factor(replication)
-            .with_configs(configs.collect());
-        let request =
-            CreateTopicsRequest::default().with_topics(vec![creatable]).with_timeout_ms(timeout_ms());
-        let response = self.call(&request)?;
-        let result = response.topics.first().context("CreateTopics answered without the topic")?;
-        match result.error_code.err() {
-            None => Ok(true),
-            Some(ResponseError::TopicAlreadyExists) => Ok(false),
-            Some(error) => {
-                let message = result.error_message.as_ref().map(StrBytes::as_str).unwrap_or_default();
-                bail!("creating topic {topic}: {error} {message}")
+    ) -> Result<()> {
+        let configs: Vec<CreatableTopicConfig> = configs
+            .iter()
+            .map(|(name, value)| {
+                CreatableTopicConfig::default()
+                    .with_name(StrBytes::from_string(name.clone()))
+                    .with_value(Some(StrBytes::from_string(value.clone())))
+            })
+            .collect();
+        for topics in topics.chunks(TOPICS_PER_REQUEST) {
+            let creatable = topics.iter().map(|topic| {
+                CreatableTopic::default()
+                    .with_name(topic_name(topic))
+                    .with_num_partitions(partitions)
+                    .with_replication_factor(replication)
+                    .with_configs(configs.clone())
+            });
+            let request =
+                CreateTopicsRequest::default().with_topics(creatable.collect()).with_timeout_ms(timeout_ms());
+            let response = self.call(&request)?;
+            ensure!(response.topics.len() == topics.len(), "CreateTopics answered without a topic");
+            for result in &response.topics {
+                match result.error_code.err() {
+                    None | Some(ResponseError::TopicAlreadyExists) => {}
+                    Some(error) => {
+                        let message = result.error_message.as_ref().map(StrBytes::as_str).unwrap_or_default();
+                        bail!("creating topic {}: {error} {message}", result.name.as_str())
+                    }
+                }
             }
         }
+        Ok(())
     }
 
-    /// Deletes a topic.
+    /// Deletes topics.
     ///
     /// # Errors
     /// Whatever the broker says.
-    pub fn delete_topic(&mut self, topic: &str) -> Result<()> {
-        let request = DeleteTopicsRequest::default().with_timeout_ms(timeout_ms());
-        let request = if self.apis.version::<DeleteTopicsRequest>()? >= DELETE_TOPICS_STATES_VERSION {
-            let state = DeleteTopicState::default().with_name(Some(topic_name(topic)));
-            request.with_topics(vec![state])
-        } else {
-            request.with_topic_names(vec![topic_name(topic)])
-        };
-        let response = self.call(&request)?;
-        let result = response.responses.first().context("DeleteTopics answered without the topic")?;
-        check(result.error_code).with_context(|| format!("deleting topic {topic}"))
+    pub fn delete_topics(&mut self, topics: &[String]) -> Result<()> {
+        let takes_states = self.apis.version::<DeleteTopicsRequest>()? >= DELETE_TOPICS_STATES_VERSION;
+        for topics in topics.chunks(TOPICS_PER_REQUEST) {
+            let names = topics.iter().map(|topic| topic_name(topic));
+            let request = DeleteTopicsRequest::default().with_timeout_ms(timeout_ms());
+            let request = if takes_states {
+                let states = names.map(|name| DeleteTopicState::default().with_name(Some(name)));
+                request.with_topics(states.collect())
+            } else {
+                request.with_topic_names(names.collect())
+            };
+            let response = self.call(&request)?;
+            ensure!(response.responses.len() == topics.len(), "DeleteTopics answered without a topic");
+            for (result, topic) in response.responses.iter().zip(topics) {
+                let name = result.name.as_ref().map_or(topic.as_str(), |name| name.as_str());
+                check(result.error_code).with_context(|| format!("deleting topic {name}"))?;
+            }
+        }
+        Ok(())
     }
 
     /// A fresh producer id and its epoch, for idempotence without transactions.
@@ -169,32 +192,42 @@ impl Control {
         bail!("InitProducerId: the broker was not ready for 5 s")
     }
 
-    /// One end of the log (`EARLIEST`, `LATEST`) of each partition, in the order asked. The broker must lead them all.
+    /// One end of the log (`EARLIEST`, `LATEST`) of each partition, by topic and number, in the order asked. The broker must
+    /// lead them all.
     ///
     /// # Errors
     /// Whatever the broker says.
-    pub fn list_offsets(&mut self, topic: &str, partitions: &[i32], end: i64) -> Result<Vec<i64>> {
-        let asked = partitions.iter().map(|&partition| {
-            ListOffsetsPartition::default()
+    pub fn list_offsets(&mut self, partitions: &[(&str, i32)], end: i64) -> Result<Vec<i64>> {
+        let mut topics: Vec<ListOffsetsTopic> = Vec::new();
+        for &(topic, partition) in partitions {
+            let asked = ListOffsetsPartition::default()
                 .with_partition_index(partition)
                 .with_current_leader_epoch(-1)
-                .with_timestamp(end)
-        });
-        let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![
-            ListOffsetsTopic::default().with_name(topic_name(topic)).with_partitions(asked.collect()),
-        ]);
+                .with_timestamp(end);
+            match topics.last_mut().filter(|last| last.name.as_str() == topic) {
+                Some(last) => last.partitions.push(asked),
+                None => topics.push(
+                    ListOffsetsTopic::default().with_name(topic_name(topic)).with_partitions(vec![asked]),
+                ),
+            }
+        }
+        let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(topics);
         let response = self.call(&request)?;
-        let found = response.topics.first().context("ListOffsets answered without the topic")?;
-        partitions
-            .iter()
-            .map(|&partition| {
-                let answer = found.partitions.iter().find(|answer| answer.partition_index == partition);
-                let answer =
-                    answer.with_context(|| format!("ListOffsets answered without {topic}-{partition}"))?;
-                check(answer.error_code).with_context(|| format!("ListOffsets of {topic}-{partition}"))?;
-                Ok(answer.offset)
-            })
-            .collect()
+        let mut offsets = HashMap::new();
+        for topic in &response.topics {
+            for answer in &topic.partitions {
+                let name = topic.name.as_str();
+                check(answer.error_code)
+                    .with_context(|| format!("ListOffsets of {name}-{}", answer.partition_index))?;
+                offsets.insert((name, answer.partition_index), answer.offset);
+            }
+        }
+        let offset_of = |place: &(&str, i32)| {
+            let (topic, partition) = place;
+            let missing = || format!("ListOffsets answered without {topic}-{partition}");
+            offsets.get(place).copied().with_context(missing)
+        };
+        partitions.iter().map(offset_of).collect()
     }
 
     /// Sends `request` in the highest shared version and waits for its reply.
@@ -249,7 +282,7 @@ pub fn connect(address: &str) -> Result<TcpStream> {
 pub fn check(code: i16) -> Result<()> {
     match code.err() {
         None => Ok(()),
-        Some(error) => bail!("{error}"),
+        Some(error) => Err(error.into()),
     }
 }
 

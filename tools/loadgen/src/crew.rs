@@ -17,7 +17,7 @@ use crate::produce::Producer;
 use crate::setup::Setup;
 use crate::stats::SharedInterval;
 use crate::timeline::Timeline;
-use crate::worker::{Client, Turn, Worker};
+use crate::worker::{Client, Worker};
 
 /// What a worker tells the main thread.
 enum Event {
@@ -46,7 +46,6 @@ struct Post<C> {
     clients: Vec<C>,
     cpu: Option<usize>,
     interval: SharedInterval,
-    open: fn(&mut C, &Turn<'_>) -> Result<()>,
     start: Arc<Barrier>,
     stop: Arc<AtomicBool>,
 }
@@ -73,7 +72,7 @@ impl Crew {
         };
         let waits_for_producers = !producers.is_empty();
         for clients in consumers {
-            let post = crew.post(clients, args, Consumer::connect);
+            let post = crew.post(clients, args);
             let (timeline, deadline_ns) =
                 (Arc::clone(&setup.timeline), Arc::clone(&crew.consumer_deadline_ns));
             post.man("consumers", sender.clone(), Event::Consumers, move || match waits_for_producers {
@@ -82,7 +81,7 @@ impl Crew {
             })?;
         }
         for clients in producers {
-            let post = crew.post(clients, args, Producer::connect);
+            let post = crew.post(clients, args);
             let timeline = Arc::clone(&setup.timeline);
             post.man("producers", sender.clone(), Event::Producers, move || {
                 timeline.get().map_or(u64::MAX, Timeline::deadline_ns)
@@ -91,16 +90,11 @@ impl Crew {
         Ok(crew)
     }
 
-    fn post<C>(
-        &mut self,
-        clients: Vec<C>,
-        args: &CommonArgs,
-        open: fn(&mut C, &Turn<'_>) -> Result<()>,
-    ) -> Post<C> {
+    fn post<C>(&mut self, clients: Vec<C>, args: &CommonArgs) -> Post<C> {
         let interval = SharedInterval::new();
         let cpu = args.pin.get(self.intervals.len() % args.pin.len().max(1)).copied();
         self.intervals.push(interval.clone());
-        Post { clients, cpu, interval, open, start: Arc::clone(&self.start), stop: Arc::clone(&self.stop) }
+        Post { clients, cpu, interval, start: Arc::clone(&self.start), stop: Arc::clone(&self.stop) }
     }
 
     /// Waits until every client is connected.
@@ -189,7 +183,7 @@ impl<C: Client + 'static> Post<C> {
             process::pin_to_cpu(cpu)?;
         }
         let mut worker = Worker::new(self.clients, self.interval)?;
-        worker.connect(self.open)?;
+        worker.connect()?;
         let _ = events.send(Event::Connected);
         self.start.wait();
         worker.run(&self.stop, deadline_ns)?;

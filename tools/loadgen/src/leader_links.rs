@@ -3,13 +3,14 @@
 //! Follows the cluster's newest view, reconnects with a pause between tries, asks for a new view when a broker is away,
 //! and gives up when a broker that is needed stays away for too long.
 
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 
 use crate::clock::MILLISECOND_NS;
 use crate::cluster::{Cluster, View};
-use crate::control::{self, Control};
+use crate::control;
 use crate::worker::{Links, Turn};
 
 /// How long a partition or a broker is left alone after a failure.
@@ -22,9 +23,12 @@ pub struct LeaderLinks {
     view_version: u64,
     give_up_after_ns: u64,
     pub links: Links,
-    /// The partitions that matter to the client, and the link of each one's leader.
-    partitions: Vec<usize>,
-    link_of: Vec<Option<usize>>,
+    /// The partitions that matter to the client, and the link of each one's leader. Thousands of clients may have thousands
+    /// of partitions, hence the sharing and the small numbers.
+    partitions: Arc<[usize]>,
+    link_of: Vec<Option<NonZeroU16>>,
+    /// A partition has no leader now.
+    is_leaderless: bool,
     /// Per link: whether any partition is led there, when it may be tried again, since when it is away.
     needed: Vec<bool>,
     reconnect_ns: Vec<u64>,
@@ -33,7 +37,7 @@ pub struct LeaderLinks {
 
 impl LeaderLinks {
     /// Routes `partitions` by the current view; connects to nobody.
-    pub fn new(cluster: Arc<Cluster>, partitions: Vec<usize>, give_up_after_ns: u64) -> Self {
+    pub fn new(cluster: Arc<Cluster>, partitions: Arc<[usize]>, give_up_after_ns: u64) -> Self {
         let (view_version, view) = (cluster.version(), cluster.view());
         let mut leaders = Self {
             cluster,
@@ -43,6 +47,7 @@ impl LeaderLinks {
             links: Links::default(),
             link_of: vec![None; partitions.len()],
             partitions,
+            is_leaderless: false,
             needed: Vec::new(),
             reconnect_ns: Vec::new(),
             lost_since_ns: Vec::new(),
@@ -51,21 +56,13 @@ impl LeaderLinks {
         leaders
     }
 
-    /// Opens every connection that the current view asks for and asks each for its versions, as every client does.
-    ///
-    /// The answer also paces thousands of connects: a broker that accepts more slowly than they come would let them
-    /// overflow its listen queue (Kafka's holds 50), and each that does waits a second for the kernel to try again.
+    /// The links that the current view asks for and that are not open, with their addresses.
     ///
     /// # Errors
-    /// If a broker does not accept or answer.
-    pub fn connect(&mut self, turn: &Turn<'_>) -> Result<()> {
-        for link in 0..self.count() {
-            if !self.links.is_open(link) {
-                let stream = Control::connect(&self.address_of(link)?)?.into_stream();
-                self.links.open(link, stream, turn)?;
-            }
-        }
-        Ok(())
+    /// If the view does not know an address.
+    pub fn unconnected(&self) -> Result<Vec<(usize, String)>> {
+        let links = (0..self.count()).filter(|&link| !self.links.is_open(link));
+        links.map(|link| Ok((link, self.address_of(link)?))).collect()
     }
 
     /// Links there are, open or not.
@@ -75,11 +72,16 @@ impl LeaderLinks {
 
     /// The link of the leader of the client's partition at `slot`.
     pub fn link_of(&self, slot: usize) -> Option<usize> {
-        self.link_of[slot]
+        self.link_of[slot].map(|link| usize::from(link.get()) - 1)
     }
 
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// Counts the views, as `Cluster::version` does.
+    pub fn view_version(&self) -> u64 {
+        self.view_version
     }
 
     /// Takes over a new view and reconnects what is away and due. Returns whether the view changed.
@@ -134,20 +136,29 @@ impl LeaderLinks {
         let away = (0..self.count()).filter(|&link| self.needed[link] && !self.links.is_open(link));
         let reconnect = away.map(|link| self.reconnect_ns[link].max(now_ns + MILLISECOND_NS)).min();
         // A partition without a leader waits for the next view.
-        let leaderless = self.link_of.contains(&None).then_some(now_ns + BACKOFF_NS);
+        let leaderless = self.is_leaderless.then_some(now_ns + BACKOFF_NS);
         earliest(reconnect, leaderless)
     }
 
     fn route(&mut self) {
+        let mut needed = Vec::new();
+        self.is_leaderless = false;
         for (slot, &partition) in self.partitions.iter().enumerate() {
             let node = self.view.leaders.get(partition).copied().flatten();
-            self.link_of[slot] = node.map(|node| self.links.index_of(node));
+            let link = node.map(|node| self.links.index_of(node));
+            self.is_leaderless |= link.is_none();
+            needed.resize(self.links.count(), false);
+            self.link_of[slot] = link.and_then(|link| {
+                needed[link] = true;
+                NonZeroU16::new(u16::try_from(link + 1).expect("few brokers"))
+            });
         }
+        needed.resize(self.links.count(), false);
+        self.needed = needed;
         let count = self.count();
-        self.needed = (0..count).map(|link| self.link_of.contains(&Some(link))).collect();
         self.reconnect_ns.resize(count, 0);
         self.lost_since_ns.resize(count, None);
-        if self.link_of.contains(&None) {
+        if self.is_leaderless {
             self.cluster.request_refresh();
         }
     }

@@ -16,19 +16,25 @@
 //!
 //! # Modules, in reading order
 //!
-//! `cli` the options; `setup` from options to clients; `run` the main thread; `crew` the worker threads; `worker` their
-//! loop; `produce` and `consume` the clients; `leader_links` and `link` their connections; below them bytes, time and numbers.
+//! `cli` the options; `setup` from options to clients; `run` the main thread and `view` what it shows; `crew` the worker threads; `worker` their
+//! loop; `produce` and `consume` the clients, `source` and `keys` what producers send; `leader_links` and `link` their connections; below them bytes, time and numbers.
+//! Beside a run: `scenario`, several of them; `bare` and `bare_server`, what a log server cannot do without; `compare`, `chart` and `svg`, pictures.
 
+mod bare;
+mod bare_server;
 mod batch;
 mod batch_view;
+mod chart;
 mod cli;
 mod clock;
 mod cluster;
+mod compare;
 mod compression;
 mod consume;
 mod control;
 mod crc32c;
 mod crew;
+mod keys;
 mod leader_links;
 mod link;
 mod payload;
@@ -37,11 +43,15 @@ mod produce;
 mod produce_frame;
 mod report;
 mod run;
+mod scenario;
 mod schedule;
 mod setup;
+mod source;
 mod stats;
+mod svg;
 mod timeline;
 mod verify;
+mod view;
 mod wire;
 mod worker;
 
@@ -50,8 +60,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use serde::Serialize;
 
-use crate::cli::Cli;
+use crate::cli::{Action, Cli};
+use crate::report::Report;
+use crate::scenario::RunArgs;
+use crate::verify::Ledger;
 
 /// The exit code of a run whose verification failed.
 const EXIT_NOT_CLEAN: u8 = 2;
@@ -67,21 +81,54 @@ fn main() -> ExitCode {
 }
 
 fn try_main() -> Result<ExitCode> {
-    let cli = Cli::parse();
-    let report = run::run(&cli.command)?;
-    let json_path = cli.command.common().json.as_deref();
+    match Cli::parse().action {
+        Action::Load(command) => {
+            deliver(&run::run(&command, &mut Ledger::default())?, command.common().json.as_deref())
+        }
+        Action::Run(args) => run_scenario(&args),
+        Action::Bare(args) => deliver(&bare::run(&args)?, args.json.as_deref()),
+        Action::BareServer(args) => bare_server::serve(&args).map(|()| ExitCode::SUCCESS),
+        Action::Compare(args) => {
+            for path in compare::run(&args)? {
+                println!("{}", path.display());
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Prints a report, and writes it as JSON where asked.
+fn deliver(report: &Report, json_path: Option<&str>) -> Result<ExitCode> {
     if json_path == Some("-") {
         eprint!("{}", report.to_text()?);
     } else {
         print!("{}", report.to_text()?);
     }
-    if let Some(path) = json_path {
-        let json = serde_json::to_string_pretty(&report)? + "\n";
-        match path {
-            "-" => print!("{json}"),
-            path => fs::write(path, json).with_context(|| format!("writing {path}"))?,
-        }
+    write_json(report, json_path)?;
+    Ok(exit_code(report.is_clean()))
+}
+
+fn run_scenario(args: &RunArgs) -> Result<ExitCode> {
+    let json_path = args.json.as_deref();
+    let report = scenario::run(args, |text| match json_path {
+        Some("-") => eprint!("{text}"),
+        _ => print!("{text}"),
+    })?;
+    write_json(&report, json_path)?;
+    Ok(exit_code(report.is_clean()))
+}
+
+/// Writes results where asked; on standard output JSON stands alone.
+fn write_json(report: &impl Serialize, path: Option<&str>) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let json = serde_json::to_string_pretty(report)? + "\n";
+    match path {
+        "-" => print!("{json}"),
+        path => fs::write(path, json).with_context(|| format!("writing {path}"))?,
     }
-    let is_clean = report.verify.is_none_or(|verify| verify.is_clean());
-    Ok(if is_clean { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_CLEAN) })
+    Ok(())
+}
+
+fn exit_code(is_clean: bool) -> ExitCode {
+    if is_clean { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_CLEAN) }
 }

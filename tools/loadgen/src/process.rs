@@ -73,19 +73,24 @@ pub fn pin_to_cpu(cpu: usize) -> Result<()> {
     sched_setaffinity(None, &set).with_context(|| format!("pinning to CPU {cpu}"))
 }
 
-/// Allows as many descriptors as the system lets us have; `needed` of them must be there.
+/// Allows `needed` descriptors: raises the soft limit, and the hard one if we may.
 ///
 /// # Errors
-/// If the hard limit is lower.
+/// If the hard limit is lower and we may not raise it.
 pub fn raise_descriptor_limit(needed: u64) -> Result<()> {
     let limit = getrlimit(Resource::Nofile);
-    if limit.maximum.is_some_and(|maximum| maximum < needed) {
-        anyhow::bail!("{needed} descriptors are needed, the limit is {}", limit.maximum.unwrap_or_default());
+    if limit.current.is_none_or(|current| current >= needed) {
+        return Ok(());
     }
-    if limit.current.is_some_and(|current| current < needed) {
-        setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum: limit.maximum })?;
-    }
-    Ok(())
+    let maximum = limit.maximum.map(|maximum| maximum.max(needed));
+    setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum }).with_context(|| {
+        format!(
+            "{needed} open files are needed, one for each connection, and this process may have {}. Raise the hard limit \
+             as root: `ulimit -Hn {needed}` in the shell that starts loadgen, LimitNOFILE={needed} in a systemd unit, or \
+             nofile in /etc/security/limits.conf",
+            limit.maximum.unwrap_or_default()
+        )
+    })
 }
 
 #[cfg(test)]

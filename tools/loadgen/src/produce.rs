@@ -1,31 +1,31 @@
-//! A producer: takes messages from an open or a closed loop, batches them, sends each batch to its partition's leader.
+//! A producer: takes batches from an open or a closed loop (`source`), sends each to its partition's leader.
 //!
-//! Lives on: one worker thread. A producer has a connection to every broker that leads a partition, and writes to all
-//! partitions in turn, a batch at a time (the sticky partitioner of Kafka's clients). One batch per request, as librdkafka.
+//! Lives on: one worker thread. A producer has a connection to every broker that leads a partition. One batch per request,
+//! as librdkafka.
 //! Open loop: messages are due by the schedule. A batch leaves when it is full, when its first message has waited for the
-//! linger time, or when nothing more is to come, and a request may be in flight; it takes all messages that are due, up to
-//! the batch limit. Due messages wait in no queue, only in the arithmetic of the schedule, so a stalled broker costs no memory.
+//! linger time, or when nothing more is to come, and a request may be in flight.
 //! Closed loop: full batches whenever a request may be in flight.
 //! Order: after a failure a partition sends nothing until all its requests in flight are answered, then repeats the failed
 //! batches oldest first. With idempotence this keeps every message exactly once and in order.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use bytes::Bytes;
 use kafka_protocol::error::{ParseResponseErrorCode, ResponseError};
 use kafka_protocol::messages::ProduceRequest;
 
-use crate::batch::{BatchHeader, BatchTemplate};
+use crate::batch::{BatchBuffer, BatchHeader, BatchTemplate};
 use crate::clock::{MILLISECOND_NS, UnixOffset};
 use crate::cluster::{Cluster, is_transient, message_of};
+use crate::keys::{self, Keys, Sampler};
 use crate::leader_links::{BACKOFF_NS, LeaderLinks, earliest};
-use crate::link::OutFrame;
 use crate::payload::{self, Stamp};
 use crate::produce_frame::ProduceFrame;
 use crate::schedule::Schedule;
+use crate::source::{BatchLimits, Gatherer, Messages, Room, Source, Step};
 use crate::timeline::Timeline;
 use crate::wire::decode_response;
 use crate::worker::{Client, Links, Turn};
@@ -37,11 +37,11 @@ const SEQUENCE_COUNT: u64 = 1 << 31;
 
 /// What all producers of a run share.
 pub struct ProducePlan {
-    pub topic: String,
     pub version: i16,
     pub acks: i16,
     pub in_flight_max: usize,
     pub linger_ns: u64,
+    pub keys: Keys,
     /// Messages a second of all producers together; `None` is the closed loop.
     pub rate_per_s: Option<f64>,
     pub producer_count: usize,
@@ -57,17 +57,20 @@ pub struct ProducePlan {
     pub timeline: Arc<OnceLock<Timeline>>,
     /// Messages acknowledged in the whole run, for consumers that wait for them.
     pub acknowledged: Arc<AtomicU64>,
+    pub frames: FrameCache,
 }
 
+/// The fixed parts of requests, one per topic, made once for all producers.
+#[derive(Default)]
+pub struct FrameCache(Mutex<Option<(u64, Arc<[ProduceFrame]>)>>);
+
 /// A batch that was sent and not yet acknowledged; enough to build it again.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Ticket {
     partition: usize,
     /// The first message's number among those of this producer to this partition.
     first_sequence: u64,
-    /// The first message's index in the schedule (open loop).
-    first_index: u64,
-    count: u32,
+    messages: Messages,
     correlation_id: i32,
     wire_bytes: u64,
     /// When it was first sent and when it was last sent.
@@ -75,20 +78,20 @@ struct Ticket {
     sent_ns: u64,
 }
 
-#[derive(Default)]
+/// Small, since there may be thousands in each of thousands of producers.
+#[derive(Clone, Copy, Default)]
 struct Partition {
     next_sequence: u64,
     acknowledged_count: u64,
-    in_flight: usize,
+    in_flight: u32,
+}
+
+/// What a partition with failed batches has beyond the others.
+#[derive(Default)]
+struct Trouble {
     /// Failed batches by first sequence.
     retries: BTreeMap<u64, Ticket>,
     paused_until_ns: u64,
-}
-
-/// Where messages come from.
-enum Source {
-    Scheduled { schedule: Schedule, next: u64, end: u64 },
-    Saturating { remaining: u64 },
 }
 
 /// One producer.
@@ -101,14 +104,14 @@ pub struct Producer {
     quota: Option<u64>,
     source: Option<Source>,
     partitions: Vec<Partition>,
+    troubles: HashMap<usize, Trouble>,
     next_partition: usize,
-    frame: ProduceFrame,
+    frames: Arc<[ProduceFrame]>,
     leaders: LeaderLinks,
     /// Per link: requests in flight, oldest first.
     in_flight: Vec<VecDeque<Ticket>>,
-    /// Batches in all `retries`.
-    retry_count: usize,
-    spare: Vec<OutFrame>,
+    /// Messages in batches that failed at least once.
+    pub retried_count: u64,
     /// Plain records of a compressed, stamped batch.
     scratch: Vec<u8>,
     next_correlation_id: i32,
@@ -116,50 +119,52 @@ pub struct Producer {
 }
 
 impl Producer {
-    /// A producer that has connected to nobody yet.
+    /// A producer of `partitions` (all of them) that has connected to nobody yet.
     ///
     /// # Errors
     /// If the request cannot be encoded.
     pub fn new(
         plan: Arc<ProducePlan>,
+        partitions: Arc<[usize]>,
         index: usize,
         identity: Option<(i64, i16)>,
         quota: Option<u64>,
     ) -> Result<Self> {
-        let count = plan.cluster.view().leaders.len();
-        let leaders =
-            LeaderLinks::new(Arc::clone(&plan.cluster), (0..count).collect(), plan.delivery_timeout_ns);
-        let frame = new_frame(&plan, &leaders)?;
+        let count = partitions.len();
+        let leaders = LeaderLinks::new(Arc::clone(&plan.cluster), partitions, plan.delivery_timeout_ns);
+        let frames = plan.frames(&leaders)?;
         Ok(Self {
             plan,
             index,
             identity,
             quota,
             source: None,
-            partitions: (0..count).map(|_| Partition::default()).collect(),
+            partitions: vec![Partition::default(); count],
+            troubles: HashMap::new(),
             next_partition: index % count,
-            frame,
-            in_flight: vec![VecDeque::new(); leaders.count()],
+            frames,
+            in_flight: (0..leaders.count()).map(|_| VecDeque::new()).collect(),
             leaders,
-            retry_count: 0,
-            spare: Vec::new(),
+            retried_count: 0,
             scratch: Vec::new(),
             next_correlation_id: 0,
             done: false,
         })
     }
 
-    /// Opens every connection that the current view asks for.
-    ///
-    /// # Errors
-    /// If a broker does not accept.
-    pub fn connect(&mut self, turn: &Turn<'_>) -> Result<()> {
-        self.leaders.connect(turn)
-    }
-
     /// Acknowledged messages of each partition.
     pub fn acknowledged_counts(&self) -> impl Iterator<Item = u64> + '_ {
         self.partitions.iter().map(|partition| partition.acknowledged_count)
+    }
+
+    /// Whether its messages carry stamps.
+    pub fn is_stamping(&self) -> bool {
+        self.plan.run_id.is_some()
+    }
+
+    /// Whether the broker drops what it sends again.
+    pub fn is_idempotent(&self) -> bool {
+        self.identity.is_some()
     }
 
     /// This producer's number in stamps.
@@ -173,6 +178,10 @@ impl Producer {
 
     fn source(&self) -> Source {
         let timeline = self.timeline();
+        let limits =
+            BatchLimits { count_max: self.plan.template.count_max(), linger_ns: self.plan.linger_ns };
+        let gatherer = Sampler::new(self.plan.keys, self.index as u64)
+            .map(|sampler| Gatherer::new(sampler, self.leaders.view().spans()));
         match self.plan.rate_per_s {
             Some(rate) => {
                 let schedule = Schedule::new(timeline.start_ns, rate, self.index, self.plan.producer_count);
@@ -183,17 +192,16 @@ impl Producer {
                 };
                 let by_count =
                     self.quota.map_or(u64::MAX, |quota| due_before(timeline.window.start_ns) + quota);
-                let end = by_time.min(by_count);
-                Source::Scheduled { schedule, next: 0, end }
+                Source::scheduled(schedule, by_time.min(by_count), limits, gatherer)
             }
-            None => Source::Saturating { remaining: self.quota.unwrap_or(u64::MAX) },
+            None => Source::saturating(self.quota.unwrap_or(u64::MAX), limits, gatherer),
         }
     }
 
     /// Follows a new view; reconnects what is lost and needed.
     fn keep_links(&mut self, turn: &Turn<'_>) -> Result<()> {
         if self.leaders.follow(turn)? {
-            self.frame = new_frame(&self.plan, &self.leaders)?;
+            self.frames = self.plan.frames(&self.leaders)?;
             self.in_flight.resize_with(self.leaders.count(), VecDeque::new);
         }
         Ok(())
@@ -203,43 +211,30 @@ impl Producer {
         self.in_flight[link].len() < self.plan.in_flight_max && self.leaders.links.is_flushed(link)
     }
 
-    /// The next partition in turn that may be sent to now.
-    fn pick_partition(&mut self, now_ns: u64) -> Option<usize> {
-        if !(0..self.leaders.count()).any(|link| self.link_has_room(link)) {
-            return None;
-        }
-        let count = self.partitions.len();
-        for step in 0..count {
-            let index = (self.next_partition + step) % count;
-            let partition = &self.partitions[index];
-            let ready = partition.retries.is_empty() && now_ns >= partition.paused_until_ns;
-            if ready && self.leaders.link_of(index).is_some_and(|link| self.link_has_room(link)) {
-                self.next_partition = (index + 1) % count;
-                return Some(index);
-            }
-        }
-        None
-    }
-
     /// Repeats failed batches of partitions that are quiet again. Returns when to try next.
     fn send_retries(&mut self, turn: &mut Turn<'_>) -> Result<Option<u64>> {
         let mut wake = None;
-        if self.retry_count == 0 {
+        if self.troubles.is_empty() {
             return Ok(None);
         }
-        for index in 0..self.partitions.len() {
-            let partition = &self.partitions[index];
-            if partition.retries.is_empty() || partition.in_flight > 0 {
+        let mut troubled: Vec<usize> = self.troubles.keys().copied().collect();
+        troubled.sort_unstable();
+        for index in troubled {
+            if self.partitions[index].in_flight > 0 {
                 continue;
             }
-            if turn.now_ns < partition.paused_until_ns {
-                wake = earliest(wake, Some(partition.paused_until_ns));
+            let paused_until_ns = self.troubles.get(&index).map_or(0, |trouble| trouble.paused_until_ns);
+            if turn.now_ns < paused_until_ns {
+                wake = earliest(wake, Some(paused_until_ns));
                 continue;
             }
             // Oldest first; what finds no room waits for the next answer and this partition's silence.
             while let Some(link) = self.leaders.link_of(index).filter(|&link| self.link_has_room(link)) {
-                let Some((_, ticket)) = self.partitions[index].retries.pop_first() else { break };
-                self.retry_count -= 1;
+                let Some(trouble) = self.troubles.get_mut(&index) else { break };
+                let Some((_, ticket)) = trouble.retries.pop_first() else { break };
+                if trouble.retries.is_empty() {
+                    self.troubles.remove(&index);
+                }
                 self.send(link, ticket, turn)?;
             }
         }
@@ -249,62 +244,33 @@ impl Producer {
     /// Sends what the source has. Returns when it will have more.
     fn send_new(&mut self, turn: &mut Turn<'_>) -> Result<Option<u64>> {
         let timeline = *self.timeline();
-        let count_max = u64::from(self.plan.template.count_max());
         loop {
-            let (first_index, count) = match self.source.as_ref().expect("set by pump") {
-                Source::Scheduled { schedule, next, end } => {
-                    let due = schedule.due_count(turn.now_ns).min(*end).saturating_sub(*next);
-                    if next >= end {
-                        return Ok(None);
-                    }
-                    let lingers_until = schedule.intended_ns(*next) + self.plan.linger_ns;
-                    let is_last = next + due == *end;
-                    if due == 0 || due < count_max && turn.now_ns < lingers_until && !is_last {
-                        let full_at = schedule.intended_ns((next + count_max).min(*end) - 1);
-                        return Ok(Some(lingers_until.min(full_at)));
-                    }
-                    (*next, due.min(count_max))
-                }
-                Source::Saturating { remaining } => {
-                    if *remaining == 0 || turn.now_ns >= timeline.window.end_ns {
-                        return Ok(None);
-                    }
-                    if turn.now_ns < timeline.start_ns {
-                        return Ok(Some(timeline.start_ns));
-                    }
-                    (0, count_max.min(*remaining))
-                }
+            let mut source = self.source.take().expect("set by pump");
+            let step = source.next(turn.now_ns, &timeline, self);
+            self.source = Some(source);
+            let draft = match step {
+                Step::Send(draft) => draft,
+                Step::Wait(wake) => return Ok(wake),
             };
-            let Some(index) = self.pick_partition(turn.now_ns) else { return Ok(None) };
-            let partition = &mut self.partitions[index];
+            let partition = &mut self.partitions[draft.partition];
             let ticket = Ticket {
-                partition: index,
+                partition: draft.partition,
                 first_sequence: partition.next_sequence,
-                first_index,
-                count: u32::try_from(count)?,
+                messages: draft.messages,
                 correlation_id: 0,
                 wire_bytes: 0,
                 first_sent_ns: turn.now_ns,
                 sent_ns: turn.now_ns,
             };
-            partition.next_sequence += count;
-            match self.source.as_mut().expect("set by pump") {
-                Source::Scheduled { next, .. } => *next += count,
-                Source::Saturating { remaining } => {
-                    // Messages before the window are not part of the quota.
-                    if turn.now_ns >= timeline.window.start_ns {
-                        *remaining -= count;
-                    }
-                }
-            }
-            let link = self.leaders.link_of(index).expect("picked");
+            partition.next_sequence += u64::from(ticket.messages.count());
+            let link = self.leaders.link_of(ticket.partition).context("a batch without a place to go")?;
             self.send(link, ticket, turn)?;
         }
     }
 
     /// Builds the ticket's batch and sends it.
     fn send(&mut self, link: usize, mut ticket: Ticket, turn: &mut Turn<'_>) -> Result<()> {
-        let mut out = self.spare.pop().unwrap_or_default();
+        let mut out = turn.pool.pop().unwrap_or_default();
         let mut batch = out.batch.take().unwrap_or_default();
         let (producer_id, producer_epoch) = self.identity.unwrap_or((-1, -1));
         let base_sequence = match self.identity {
@@ -312,58 +278,59 @@ impl Producer {
             None => -1,
         };
         let header = BatchHeader {
-            count: ticket.count,
+            count: ticket.messages.count(),
             timestamp_ms: self.plan.unix.unix_ms(turn.now_ns),
             producer_id,
             producer_epoch,
             base_sequence,
         };
-        match self.plan.run_id {
-            None => self.plan.template.write(&mut batch, &header)?,
-            Some(run_id) => {
-                let schedule = match self.source.as_ref().expect("set by pump") {
-                    Source::Scheduled { schedule, .. } => Some(*schedule),
-                    Source::Saturating { .. } => None,
-                };
-                let (unix, producer) = (self.plan.unix, self.number());
-                self.plan.template.write_stamped(
-                    &mut batch,
-                    &mut self.scratch,
-                    &header,
-                    |index, value| {
-                        let intended_ns = schedule.map_or(ticket.first_sent_ns, |schedule| {
-                            schedule.intended_ns(ticket.first_index + u64::from(index))
-                        });
-                        let stamp = Stamp {
-                            run_id,
-                            producer,
-                            sequence: ticket.first_sequence + u64::from(index),
-                            intended_unix_ns: unix.unix_ns(intended_ns),
-                        };
-                        payload::stamp(value, &stamp)
-                    },
-                )?;
-            }
+        if self.plan.run_id.is_none() && self.plan.keys == Keys::None {
+            self.plan.template.write(&mut batch, &header)?;
+        } else {
+            self.write_filled(&mut batch, &header, &ticket)?;
         }
         ticket.correlation_id = self.next_correlation_id;
         self.next_correlation_id = self.next_correlation_id.wrapping_add(1) & i32::MAX;
         ticket.wire_bytes = batch.as_slice().len() as u64;
         ticket.sent_ns = turn.now_ns;
-        let partition_index = i32::try_from(ticket.partition)?;
-        self.frame.write_head(&mut out.head, ticket.correlation_id, partition_index, batch.as_slice().len());
+        let (topic, number) = self.leaders.view().place_of(ticket.partition);
+        let frame = &self.frames[topic];
+        let batch_bytes = batch.as_slice().len();
+        frame.write_head(&mut out.head, ticket.correlation_id, i32::try_from(number)?, batch_bytes);
         out.batch = Some(batch);
-        out.tail = self.frame.tail();
+        out.tail = frame.tail();
         self.partitions[ticket.partition].in_flight += 1;
         self.in_flight[link].push_back(ticket);
         if let Err(error) = self.leaders.links.send(link, out, turn) {
             self.leaders.links.close(link);
             self.on_lost(link, error, turn)?;
         }
-        self.spare.append(&mut self.leaders.links.spent);
+        turn.pool.append(&mut self.leaders.links.spent);
         if self.plan.acks == 0 {
             self.complete_written(turn);
         }
         Ok(())
+    }
+
+    /// Writes a batch whose records have keys, stamps, or both.
+    fn write_filled(&mut self, batch: &mut BatchBuffer, header: &BatchHeader, ticket: &Ticket) -> Result<()> {
+        let schedule = self.source.as_ref().expect("set by pump").schedule();
+        let (unix, producer, run_id) = (self.plan.unix, self.number(), self.plan.run_id);
+        self.plan.template.write_filled(batch, &mut self.scratch, header, |position, key, value| {
+            let (index, key_number) = ticket.messages.at(position);
+            if let Some(number) = key_number {
+                keys::write_key(number, key);
+            }
+            let Some(run_id) = run_id else { return Ok(()) };
+            let intended_ns = schedule.map_or(ticket.first_sent_ns, |schedule| schedule.intended_ns(index));
+            let stamp = Stamp {
+                run_id,
+                producer,
+                sequence: ticket.first_sequence + u64::from(position),
+                intended_unix_ns: unix.unix_ns(intended_ns),
+            };
+            payload::stamp(value, &stamp)
+        })
     }
 
     /// acks=0: a request is done once it is in the socket; no reply comes.
@@ -379,20 +346,20 @@ impl Producer {
 
     fn complete(&mut self, ticket: &Ticket, turn: &mut Turn<'_>) {
         let window = self.timeline().window;
-        let count = u64::from(ticket.count);
+        let count = u64::from(ticket.messages.count());
         self.partitions[ticket.partition].acknowledged_count += count;
         self.plan.acknowledged.fetch_add(count, Ordering::Relaxed);
         let (now_ns, tally) = (turn.now_ns, &mut turn.interval.produce);
         tally.count(&window, now_ns, count, ticket.wire_bytes);
-        match self.source.as_ref().expect("set by pump") {
-            Source::Scheduled { schedule, .. } => {
+        match self.source.as_ref().expect("set by pump").schedule() {
+            Some(schedule) => {
                 let intended = |index| schedule.intended_ns(index);
-                tally.record_scheduled(&window, intended, ticket.first_index, count, now_ns);
+                tally.record_scheduled(&window, intended, ticket.messages.indexes(), now_ns);
             }
-            Source::Saturating { .. } if window.contains(now_ns) => {
+            None if window.contains(now_ns) => {
                 let _ = tally.latency.record_n(now_ns.saturating_sub(ticket.first_sent_ns), count);
             }
-            Source::Saturating { .. } => {}
+            None => {}
         }
         if window.contains(now_ns) {
             tally.service.saturating_record(now_ns.saturating_sub(ticket.sent_ns));
@@ -404,16 +371,15 @@ impl Producer {
         let age_ns = turn.now_ns.saturating_sub(ticket.first_sent_ns);
         ensure!(
             age_ns <= self.plan.delivery_timeout_ns,
-            "a batch to {}-{} was not acknowledged within {} ms: {why}",
-            self.plan.topic,
-            ticket.partition,
+            "a batch to {} was not acknowledged within {} ms: {why}",
+            self.leaders.view().name_of(ticket.partition),
             age_ns / MILLISECOND_NS
         );
         turn.interval.produce.retries += 1;
-        let partition = &mut self.partitions[ticket.partition];
-        partition.paused_until_ns = turn.now_ns + BACKOFF_NS;
-        partition.retries.insert(ticket.first_sequence, ticket);
-        self.retry_count += 1;
+        self.retried_count += u64::from(ticket.messages.count());
+        let trouble = self.troubles.entry(ticket.partition).or_default();
+        trouble.paused_until_ns = turn.now_ns + BACKOFF_NS;
+        trouble.retries.insert(ticket.first_sequence, ticket);
         self.leaders.request_refresh();
         Ok(())
     }
@@ -426,12 +392,38 @@ impl Producer {
         turn: &mut Turn<'_>,
     ) -> Result<()> {
         // A gap in the sequence is only the echo of an earlier failed batch, if there is one.
-        let follows_failure = !self.partitions[ticket.partition].retries.is_empty();
+        let follows_failure = self.troubles.contains_key(&ticket.partition);
         let is_echo = error == ResponseError::OutOfOrderSequenceNumber && follows_failure;
         if is_transient(&error) || is_echo {
             return self.retry_later(ticket, turn, why);
         }
-        bail!("producing to {}-{}: {why}", self.plan.topic, ticket.partition)
+        bail!("producing to {}: {why}", self.leaders.view().name_of(ticket.partition))
+    }
+}
+
+impl Room for Producer {
+    fn next_partition(&mut self) -> Option<usize> {
+        if !self.is_open() {
+            return None;
+        }
+        let count = self.partitions.len();
+        for step in 0..count {
+            let index = (self.next_partition + step) % count;
+            if self.takes(index) {
+                self.next_partition = (index + 1) % count;
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    fn takes(&self, partition: usize) -> bool {
+        !self.troubles.contains_key(&partition)
+            && self.leaders.link_of(partition).is_some_and(|link| self.link_has_room(link))
+    }
+
+    fn is_open(&self) -> bool {
+        (0..self.leaders.count()).any(|link| self.link_has_room(link))
     }
 }
 
@@ -440,11 +432,15 @@ impl Client for Producer {
         &mut self.leaders.links
     }
 
+    fn unconnected(&self) -> Result<Vec<(usize, String)>> {
+        self.leaders.unconnected()
+    }
+
     fn pump(&mut self, turn: &mut Turn<'_>) -> Result<Option<u64>> {
         if self.source.is_none() {
             self.source = Some(self.source());
         }
-        self.spare.append(&mut self.leaders.links.spent);
+        turn.pool.append(&mut self.leaders.links.spent);
         if self.plan.acks == 0 {
             self.complete_written(turn);
         }
@@ -458,13 +454,9 @@ impl Client for Producer {
         }
         let retry_wake = self.send_retries(turn)?;
         let mut wake = earliest(retry_wake, self.send_new(turn)?);
-        let is_exhausted = match self.source.as_ref().expect("set above") {
-            Source::Scheduled { next, end, .. } => next >= end,
-            Source::Saturating { remaining } => {
-                *remaining == 0 || turn.now_ns >= self.timeline().window.end_ns
-            }
-        };
-        let is_quiet = self.retry_count == 0 && self.in_flight.iter().all(VecDeque::is_empty);
+        let source = self.source.as_ref().expect("set above");
+        let is_exhausted = source.is_exhausted(turn.now_ns, self.timeline());
+        let is_quiet = self.troubles.is_empty() && self.in_flight.iter().all(VecDeque::is_empty);
         self.done = is_exhausted && is_quiet;
         if self.done {
             return Ok(None);
@@ -522,35 +514,41 @@ impl Client for Producer {
         let (window, now_ns) = (self.timeline().window, turn.now_ns);
         let tally = &mut turn.interval.produce;
         let open = self.in_flight.iter().flatten();
-        let open = open.chain(self.partitions.iter().flat_map(|partition| partition.retries.values()));
-        match self.source.as_ref() {
-            Some(Source::Scheduled { schedule, next, end }) => {
+        let open = open.chain(self.troubles.values().flat_map(|trouble| trouble.retries.values()));
+        let Some(source) = &self.source else { return };
+        match source.schedule() {
+            Some(schedule) => {
                 let before = tally.latency.len();
-                let unsent = (*next, end.saturating_sub(*next));
-                let ranges = open.map(|ticket| (ticket.first_index, u64::from(ticket.count)));
-                for (first, count) in ranges.chain([unsent]) {
-                    tally.record_scheduled(
-                        &window,
-                        |index| schedule.intended_ns(index),
-                        first,
-                        count,
-                        now_ns,
-                    );
-                }
+                let indexes = open.flat_map(|ticket| ticket.messages.indexes()).chain(source.unsent());
+                tally.record_scheduled(&window, |index| schedule.intended_ns(index), indexes, now_ns);
                 tally.unfinished += tally.latency.len() - before;
             }
-            Some(Source::Saturating { .. }) => {
+            None => {
                 for ticket in open {
-                    let count = u64::from(ticket.count);
+                    let count = u64::from(ticket.messages.count());
                     let _ = tally.latency.record_n(now_ns.saturating_sub(ticket.first_sent_ns), count);
                     tally.unfinished += count;
                 }
             }
-            None => {}
         }
     }
 }
 
-fn new_frame(plan: &ProducePlan, leaders: &LeaderLinks) -> Result<ProduceFrame> {
-    ProduceFrame::new(plan.version, &plan.topic, leaders.view().topic_id, plan.acks, ACK_TIMEOUT_MS)
+impl ProducePlan {
+    /// The fixed parts of requests in the view that `leaders` follows.
+    fn frames(&self, leaders: &LeaderLinks) -> Result<Arc<[ProduceFrame]>> {
+        let mut cached = self.frames.0.lock().expect("no panic under this lock");
+        if let Some((version, frames)) = &*cached
+            && *version == leaders.view_version()
+        {
+            return Ok(Arc::clone(frames));
+        }
+        let topics = &leaders.view().topics;
+        let frames = topics
+            .iter()
+            .map(|topic| ProduceFrame::new(self.version, &topic.name, topic.id, self.acks, ACK_TIMEOUT_MS));
+        let frames: Arc<[ProduceFrame]> = frames.collect::<Result<_>>()?;
+        *cached = Some((leaders.view_version(), Arc::clone(&frames)));
+        Ok(frames)
+    }
 }

@@ -7,7 +7,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::Result;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Serializer as _, V2DeflateSerializer};
 use serde::Serialize;
 
 use crate::process::ProcessSample;
@@ -18,8 +21,8 @@ const GB: f64 = 1e9;
 const MB: f64 = 1e6;
 const US_NS: f64 = 1e3;
 
-/// Percentiles in microseconds.
-#[derive(Clone, Copy, Debug, Serialize)]
+/// Percentiles in microseconds, and all that they were taken from.
+#[derive(Clone, Debug, Serialize)]
 pub struct Percentiles {
     pub count: u64,
     pub mean: f64,
@@ -29,6 +32,8 @@ pub struct Percentiles {
     pub p99_9: f64,
     pub p99_99: f64,
     pub max: f64,
+    /// The histogram in nanoseconds: HdrHistogram's V2 encoding, deflated, as base64.
+    pub hdr: String,
 }
 
 impl Percentiles {
@@ -38,6 +43,8 @@ impl Percentiles {
             return None;
         }
         let us = |quantile| histogram.value_at_quantile(quantile) as f64 / US_NS;
+        let mut encoded = Vec::new();
+        V2DeflateSerializer::new().serialize(histogram, &mut encoded).expect("memory takes all bytes");
         Some(Self {
             count: histogram.len(),
             mean: histogram.mean() / US_NS,
@@ -47,6 +54,7 @@ impl Percentiles {
             p99_9: us(0.999),
             p99_99: us(0.999_9),
             max: histogram.max() as f64 / US_NS,
+            hdr: STANDARD.encode(encoded),
         })
     }
 }
@@ -169,6 +177,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// What was verified, if anything, is clean.
+    pub fn is_clean(&self) -> bool {
+        self.verify.is_none_or(|verify| verify.is_clean())
+    }
+
     /// The report for people.
     ///
     /// # Errors
@@ -196,9 +209,9 @@ impl Report {
             }
             let latency_name = if name == "produced" { "latency" } else { "fetch" };
             for (what, percentiles) in [
-                (latency_name, direction.latency_us),
-                ("service", direction.service_us),
-                ("end to end", direction.end_to_end_us),
+                (latency_name, &direction.latency_us),
+                ("service", &direction.service_us),
+                ("end to end", &direction.end_to_end_us),
             ] {
                 let Some(of) = percentiles else { continue };
                 writeln!(
@@ -225,6 +238,10 @@ impl Report {
                 verify.damaged_messages + verify.damaged_batches,
                 verify.out_of_order,
             )?;
+            if verify.resent > 0 {
+                let resent = grouped(verify.resent as f64);
+                writeln!(text, "  {:<10} {resent} messages were sent again, so doubles are no fault", "")?;
+            }
         }
         if let Some(broker) = &self.broker {
             write_cpu(&mut text, "broker", &broker.cpu)?;
@@ -282,18 +299,11 @@ pub fn progress_line(
         let (messages, megabytes) = (tally.all_messages as f64, tally.all_wire_bytes as f64 / MB);
         let _ = write!(line, "  {name} {} msgs/s {megabytes:.1} MB/s", grouped(messages));
     }
-    match Percentiles::of(total) {
-        Some(of) => {
-            let _ = write!(
-                line,
-                "  p50 {} p99 {} max {} us so far",
-                grouped(of.p50),
-                grouped(of.p99),
-                grouped(of.max)
-            );
-        }
-        None if !is_warm => line.push_str("  warming up"),
-        None => {}
+    if !total.is_empty() {
+        let us = |quantile| grouped(total.value_at_quantile(quantile) as f64 / US_NS);
+        let _ = write!(line, "  p50 {} p99 {} max {} us so far", us(0.5), us(0.99), us(1.0));
+    } else if !is_warm {
+        line.push_str("  warming up");
     }
     line
 }

@@ -5,15 +5,16 @@
 //! worker with an error ends the run.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriter, IntervalLogWriterBuilder, Tag};
+use rustix::termios::tcgetwinsize;
 
-use crate::cli::Command;
+use crate::cli::{Command, CommonArgs};
 use crate::clock::{MILLISECOND_NS, SECOND_NS, monotonic_ns, process_cpu_ns};
 use crate::control::Control;
 use crate::crew::Crew;
@@ -22,20 +23,25 @@ use crate::report::{Broker, Cpu, Direction, Report, progress_line};
 use crate::setup::{self, Setup};
 use crate::stats::{Interval, Tally, Window};
 use crate::timeline::Timeline;
-use crate::verify::{StreamId, Verdict};
+use crate::verify::{Ledger, StreamId, Verdict, Verifier};
+use crate::view::{Moment, View};
 
 /// From "all are connected" to the first message.
 const START_DELAY_NS: u64 = 10 * MILLISECOND_NS;
 /// Values of the interval log are nanoseconds; its Max column is milliseconds.
 const HDR_MAX_DIVISOR: f64 = MILLISECOND_NS as f64;
 
+/// Columns of a terminal that does not say how many it has.
+const DEFAULT_WIDTH: usize = 80;
+
 type HdrLog<'a> = IntervalLogWriter<'a, 'a, BufWriter<File>, V2DeflateSerializer>;
 
-/// Runs a command.
+/// Runs a command. What its producers had acknowledged goes into the ledger, and what its consumers verify is held
+/// against what is there.
 ///
 /// # Errors
 /// The first thing that could not go on, of the broker, the clients or the result files.
-pub fn run(command: &Command) -> Result<Report> {
+pub fn run(command: &Command, ledger: &mut Ledger) -> Result<Report> {
     command.check()?;
     let args = command.common();
     if let Some(&cpu) = args.pin.first() {
@@ -45,7 +51,7 @@ pub fn run(command: &Command) -> Result<Report> {
     let mut crew = Crew::start(&mut setup, args)?;
     crew.await_connected()?;
     let timeline = fix_timeline(command, &setup)?;
-    let mut watch = Watch::new(command, timeline);
+    let mut watch = Watch::new(command, timeline, setup.partition_count);
     let mut serializer = V2DeflateSerializer::new();
     let mut hdr_file = match &args.hdr_log {
         Some(path) => Some(BufWriter::new(File::create(path).with_context(|| format!("creating {path}"))?)),
@@ -61,10 +67,15 @@ pub fn run(command: &Command) -> Result<Report> {
     if let Some(file) = &mut hdr_file {
         file.flush().context("writing the latency log")?;
     }
+    let topic = ledger_name(args);
+    note_acknowledged(&topic, &setup, &crew, ledger);
     let is_verified = args.verify && !crew.consumers.is_empty();
-    let verdict = is_verified.then(|| verdict(&setup, &crew));
+    let reads_all = command.produce().is_some()
+        || command.consume().is_some_and(|consume| consume.from_beginning && consume.exit_at_end);
+    let verdict = is_verified.then(|| verdict(&topic, &setup, &crew, reads_all, ledger));
     if args.delete_topic {
-        Control::bootstrap(&args.bootstrap)?.delete_topic(&args.topic)?;
+        Control::bootstrap(&args.bootstrap)?.delete_topics(&args.topic_names())?;
+        ledger.forget(&topic);
     }
     watch.report(&setup, verdict)
 }
@@ -98,21 +109,40 @@ fn begin_hdr_log<'a>(
         .context("writing the latency log")
 }
 
-/// Adds up what the consumers found; what is acknowledged but lies beyond all that they read is lost, too.
-fn verdict(setup: &Setup, crew: &Crew) -> Verdict {
-    let mut sum = Verdict::default();
+/// Runs on the same topics of the same brokers share what was acknowledged.
+fn ledger_name(args: &CommonArgs) -> String {
+    format!("{} {} {}", args.bootstrap, args.topic, args.topics.unwrap_or(0))
+}
+
+fn note_acknowledged(topic: &str, setup: &Setup, crew: &Crew, ledger: &mut Ledger) {
+    for producer in crew.producers.iter().filter(|producer| producer.is_stamping()) {
+        for (partition, acknowledged_count) in producer.acknowledged_counts().enumerate() {
+            if acknowledged_count > 0 {
+                let id = StreamId { run_id: setup.run_id, producer: producer.number(), partition };
+                ledger.note(topic, id, acknowledged_count);
+            }
+        }
+        if !producer.is_idempotent() {
+            ledger.note_resent(topic, producer.retried_count);
+        }
+    }
+}
+
+/// Adds up what the consumers found; what is acknowledged but lies beyond all that they read is lost, too, if they were to
+/// read all.
+fn verdict(topic: &str, setup: &Setup, crew: &Crew, reads_all: bool, ledger: &Ledger) -> Verdict {
+    let mut sum = Verdict { resent: ledger.resent(topic), ..Verdict::default() };
+    let mut reader_of = vec![None; setup.partition_count];
     for consumer in &crew.consumers {
         sum.add(&consumer.verifier.verdict());
+        consumer.partitions().for_each(|partition| reader_of[partition] = Some(&consumer.verifier));
     }
-    for producer in &crew.producers {
-        for (partition, acknowledged_count) in producer.acknowledged_counts().enumerate() {
-            let id = StreamId { run_id: setup.run_id, producer: producer.number(), partition };
-            // A stream lies with one consumer; to the others it is missing from its beginning.
-            let missing = crew
-                .consumers
-                .iter()
-                .map(|consumer| consumer.verifier.missing_at_end(id, acknowledged_count));
-            sum.lost += missing.min().unwrap_or(0);
+    if reads_all {
+        // Those of this run: a reader that began at the log's end knows nothing of earlier ones.
+        let is_of_this_run = |id: &StreamId| crew.producers.is_empty() || id.run_id == setup.run_id;
+        for &(id, acknowledged_count) in ledger.streams(topic).iter().filter(|(id, _)| is_of_this_run(id)) {
+            let reader = reader_of.get(id.partition).copied().flatten();
+            sum.lost += reader.map_or(0, |reader: &Verifier| reader.missing_at_end(id, acknowledged_count));
         }
     }
     sum
@@ -134,10 +164,18 @@ struct Watch<'a> {
     last: Option<Sample>,
     peak: ProcessSample,
     finished_ns: u64,
+    view: Option<View>,
 }
 
 impl<'a> Watch<'a> {
-    fn new(command: &'a Command, timeline: Timeline) -> Self {
+    fn new(command: &'a Command, timeline: Timeline, partition_count: usize) -> Self {
+        let args = command.common();
+        let has_view = args.view && !args.quiet && std::io::stderr().is_terminal();
+        let view = has_view.then(|| {
+            let topics = args.topics.map_or(String::new(), |count| format!("{count} topics "));
+            let title = format!("{} {topics}{} ({partition_count} partitions)", command.name(), args.topic);
+            View::new(title, command.produce().is_some(), command.consume().is_some())
+        });
         Self {
             command,
             timeline,
@@ -146,6 +184,7 @@ impl<'a> Watch<'a> {
             last: None,
             peak: ProcessSample::default(),
             finished_ns: 0,
+            view,
         }
     }
 
@@ -187,11 +226,13 @@ impl<'a> Watch<'a> {
                 if let Some(log) = hdr_log {
                     self.log_interval(log, &second, now_ns, length)?;
                 }
-                if !self.command.common().quiet && now_ns >= tick_ns {
+                let broker = self.observe_peak()?;
+                if self.view.is_some() {
+                    self.draw_view(&second, now_ns, length, broker, crew.is_home());
+                } else if !self.command.common().quiet && now_ns >= tick_ns {
                     self.print_progress(&second, now_ns);
                 }
                 second.reset();
-                self.observe_peak()?;
                 tick_ns += SECOND_NS;
             }
             if crew.is_home() {
@@ -253,6 +294,36 @@ impl<'a> Watch<'a> {
         eprintln!("{}", progress_line(elapsed, is_warm, &rates, latency));
     }
 
+    fn draw_view(
+        &mut self,
+        second: &Interval,
+        now_ns: u64,
+        length: Duration,
+        broker: ProcessSample,
+        is_over: bool,
+    ) {
+        let window = self.timeline.window;
+        let moment = Moment {
+            elapsed: Duration::from_nanos(now_ns.saturating_sub(self.timeline.start_ns)),
+            phase: match now_ns {
+                _ if is_over => "done",
+                now_ns if now_ns < window.start_ns => "warming up",
+                now_ns if now_ns < window.end_ns => "measuring",
+                _ => "waiting for the last answers",
+            },
+            second,
+            total: &self.total,
+            second_length: length,
+            broker: self.command.common().broker_pid.map(|_| broker),
+            own_cpu: Duration::from_nanos(process_cpu_ns()),
+        };
+        let width = tcgetwinsize(std::io::stderr()).map_or(0, |size| usize::from(size.ws_col));
+        let width = if width == 0 { DEFAULT_WIDTH } else { width };
+        if let Some(view) = &mut self.view {
+            eprint!("{}", view.draw(&moment, width));
+        }
+    }
+
     /// How long was measured: the window, or until the last answer if a count ended the run.
     fn measured(&self) -> Duration {
         let window = self.timeline.window;
@@ -266,8 +337,10 @@ impl<'a> Watch<'a> {
         let produce = command.produce().map(|_| Direction::new(&self.total.produce, window));
         let consume = command.consume().map(|_| Direction::new(&self.total.consume, window));
         let work = produce.as_ref().or(consume.as_ref()).context("a command without work")?;
-        let (first, last) =
-            self.first.zip(self.last).context("the run ended before anything was measured")?;
+        let (first, last) = self
+            .first
+            .zip(self.last)
+            .context("the run ended within its warm-up, before anything was measured")?;
         let broker = command.common().broker_pid.map(|pid| {
             let peak = ProcessSample { ..self.peak };
             Broker::new(pid, [first.broker, last.broker, peak], window, work)

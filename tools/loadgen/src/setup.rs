@@ -3,9 +3,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::{FetchRequest, ProduceRequest};
 
 use crate::batch::BatchTemplate;
@@ -14,12 +16,16 @@ use crate::clock::{MILLISECOND_NS, UnixOffset};
 use crate::cluster::{self, Cluster, TopicPlan, View};
 use crate::consume::{ConsumePlan, Consumer, Goal, Inspect, StartOffset};
 use crate::control::{Control, EARLIEST, LATEST};
+use crate::keys::{self, Keys};
 use crate::process;
-use crate::produce::{ProducePlan, Producer};
+use crate::produce::{FrameCache, ProducePlan, Producer};
 use crate::timeline::Timeline;
 
 /// Descriptors for everything but client connections.
 const SPARE_DESCRIPTORS: u64 = 64;
+/// How long the leaders of a new topic may refuse to be asked for offsets.
+const OFFSETS_TIMEOUT: Duration = Duration::from_secs(15);
+const OFFSETS_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What the producers tell the consumers of the same run.
 #[derive(Clone, Default)]
@@ -57,16 +63,16 @@ pub fn prepare(command: &Command) -> Result<Setup> {
     let args = command.common();
     let mut control = Control::bootstrap(&args.bootstrap)?;
     let plan = TopicPlan {
-        name: args.topic.clone(),
+        names: args.topic_names(),
         partitions: args.partitions,
         replication: args.replication,
         configs: args.topic_configs.clone(),
     };
-    let view = cluster::ensure_topic(&mut control, &plan)?;
+    let view = cluster::ensure_topics(&mut control, &plan)?;
     raise_descriptor_limit(command, &view)?;
     let partition_count = view.leaders.len();
     let unix = UnixOffset::take();
-    let cluster = Cluster::start(view, args.bootstrap.clone(), args.topic.clone())?;
+    let cluster = Cluster::start(view, args.bootstrap.clone())?;
     let setup = Setup {
         producers: Vec::new(),
         consumers: Vec::new(),
@@ -93,10 +99,11 @@ fn add_producers(common: &mut Common<'_>, command: &Command, produce: &ProduceAr
         usize::try_from(produce.batch_bytes)?,
         produce.batch_messages.unwrap_or(u32::MAX),
         produce.compression,
+        (produce.keys != Keys::None).then_some(keys::KEY_BYTES),
     )?;
     let plan = Arc::new(ProducePlan {
-        topic: common.args.topic.clone(),
         version: common.control.apis.version::<ProduceRequest>()?,
+        keys: produce.keys,
         acks: produce.acks.code(),
         in_flight_max: produce.in_flight,
         linger_ns: (produce.linger_ms * MILLISECOND_NS as f64) as u64,
@@ -110,7 +117,9 @@ fn add_producers(common: &mut Common<'_>, command: &Command, produce: &ProduceAr
         cluster: Arc::clone(&common.cluster),
         timeline: Arc::clone(&common.setup.timeline),
         acknowledged: Arc::clone(&common.setup.handover.acknowledged),
+        frames: FrameCache::default(),
     });
+    let partitions: Arc<[usize]> = (0..common.setup.partition_count).collect();
     let by_bytes = common.args.bytes.map(|bytes| bytes.div_ceil(produce.message_bytes.max(1)));
     let total = match (common.args.messages, by_bytes) {
         (Some(messages), Some(by_bytes)) => Some(messages.min(by_bytes)),
@@ -119,7 +128,8 @@ fn add_producers(common: &mut Common<'_>, command: &Command, produce: &ProduceAr
     for index in 0..produce.connections {
         let identity = if produce.idempotent { Some(common.control.init_producer_id()?) } else { None };
         let quota = total.map(|total| share_of(total, index, produce.connections));
-        common.setup.producers.push(Producer::new(Arc::clone(&plan), index, identity, quota)?);
+        let (plan, partitions) = (Arc::clone(&plan), Arc::clone(&partitions));
+        common.setup.producers.push(Producer::new(plan, partitions, index, identity, quota)?);
     }
     Ok(())
 }
@@ -153,7 +163,6 @@ fn add_consumers(common: &mut Common<'_>, command: &Command, consume: &ConsumeAr
         Goal::Time
     };
     let plan = Arc::new(ConsumePlan {
-        topic: common.args.topic.clone(),
         version: common.control.apis.version::<FetchRequest>()?,
         max_wait_ms: consume.max_wait_ms,
         min_bytes: clamp_i32(consume.fetch_min_bytes),
@@ -186,20 +195,41 @@ fn add_consumers(common: &mut Common<'_>, command: &Command, consume: &ConsumeAr
 
 /// Asks each leader for the ends of its partitions' logs.
 fn start_offsets(common: &Common<'_>, consume: &ConsumeArgs) -> Result<Vec<StartOffset>> {
-    let topic = &common.args.topic;
     let mut starts = Vec::new();
-    for (address, partitions) in cluster::partitions_by_leader(&common.cluster.view()) {
+    let view = common.cluster.view();
+    for (address, partitions) in cluster::partitions_by_leader(&view) {
         let mut control = Control::connect(&address)?;
-        let first = control.list_offsets(topic, &partitions, EARLIEST)?;
-        let end = control.list_offsets(topic, &partitions, LATEST)?;
+        let places = partitions.iter().map(|&partition| {
+            let (topic, number) = view.place_of(partition);
+            Ok((view.topics[topic].name.as_str(), i32::try_from(number)?))
+        });
+        let places: Vec<(&str, i32)> = places.collect::<Result<_>>()?;
+        let first = list_offsets(&mut control, &places, EARLIEST)?;
+        let end = list_offsets(&mut control, &places, LATEST)?;
         for ((&partition, &log_start), &end) in partitions.iter().zip(&first).zip(&end) {
             let offset =
                 if consume.from_beginning || consume.rewind || consume.exit_at_end { log_start } else { end };
-            starts.push(StartOffset { partition: usize::try_from(partition)?, offset, log_start, end });
+            starts.push(StartOffset { partition, offset, log_start, end });
         }
     }
     starts.sort_unstable_by_key(|start| start.partition);
     Ok(starts)
+}
+
+/// A new topic's leaders may be in the metadata before they know it themselves.
+fn list_offsets(control: &mut Control, places: &[(&str, i32)], end: i64) -> Result<Vec<i64>> {
+    let deadline = Instant::now() + OFFSETS_TIMEOUT;
+    loop {
+        match control.list_offsets(places, end) {
+            Err(error)
+                if Instant::now() < deadline
+                    && error.downcast_ref::<ResponseError>().is_some_and(cluster::is_transient) =>
+            {
+                thread::sleep(OFFSETS_POLL_INTERVAL);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn raise_descriptor_limit(command: &Command, view: &View) -> Result<()> {

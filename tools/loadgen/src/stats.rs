@@ -87,7 +87,7 @@ impl Tally {
         }
     }
 
-    /// Records the latency of messages `first..first + count` of an open loop, each from its own intended time.
+    /// Records the latency of messages of an open loop by their numbers in the schedule, each from its own intended time.
     ///
     /// A message belongs to the window by its intended time, whenever its answer comes: leaving out late answers
     /// would leave out exactly the worst.
@@ -95,11 +95,10 @@ impl Tally {
         &mut self,
         window: &Window,
         intended_ns: impl Fn(u64) -> u64,
-        first: u64,
-        count: u64,
+        indexes: impl Iterator<Item = u64>,
         now_ns: u64,
     ) {
-        for index in first..first + count {
+        for index in indexes {
             let intended = intended_ns(index);
             if window.contains(intended) {
                 self.latency.saturating_record(now_ns.saturating_sub(intended));
@@ -207,7 +206,7 @@ mod tests {
             let sent = now_ns;
             let count = (schedule.due_count(now_ns) - next).min(10);
             now_ns += if next == 5_000 { SECOND_NS } else { MILLISECOND_NS / 2 };
-            tally.record_scheduled(&window, |index| schedule.intended_ns(index), next, count, now_ns);
+            tally.record_scheduled(&window, |index| schedule.intended_ns(index), next..next + count, now_ns);
             tally.service.saturating_record(now_ns - sent);
             next += count;
         }
@@ -225,7 +224,7 @@ mod tests {
         let window = Window { start_ns: SECOND_NS, end_ns: 2 * SECOND_NS };
         let mut tally = Tally::new();
         let intended = [SECOND_NS / 2, SECOND_NS + 1, 2 * SECOND_NS];
-        tally.record_scheduled(&window, |index| intended[index as usize], 0, 3, 60 * SECOND_NS);
+        tally.record_scheduled(&window, |index| intended[index as usize], 0..3, 60 * SECOND_NS);
         assert_eq!(tally.latency.len(), 1);
         assert!(tally.latency.max() >= 58 * SECOND_NS);
     }

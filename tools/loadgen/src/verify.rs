@@ -15,6 +15,41 @@ pub struct StreamId {
     pub partition: usize,
 }
 
+/// What producers had acknowledged, for a later reader to hold against what it finds.
+#[derive(Default)]
+pub struct Ledger {
+    streams: HashMap<String, Vec<(StreamId, u64)>>,
+    resent: HashMap<String, u64>,
+}
+
+impl Ledger {
+    /// So many messages of a stream in a topic were acknowledged.
+    pub fn note(&mut self, topic: &str, id: StreamId, acknowledged_count: u64) {
+        self.streams.entry(topic.to_string()).or_default().push((id, acknowledged_count));
+    }
+
+    /// So many messages to a topic were sent again without idempotence.
+    pub fn note_resent(&mut self, topic: &str, count: u64) {
+        *self.resent.entry(topic.to_string()).or_default() += count;
+    }
+
+    /// The streams of a topic with what was acknowledged of each.
+    pub fn streams(&self, topic: &str) -> &[(StreamId, u64)] {
+        self.streams.get(topic).map_or(&[], Vec::as_slice)
+    }
+
+    /// Messages to a topic that were sent again without idempotence.
+    pub fn resent(&self, topic: &str) -> u64 {
+        self.resent.get(topic).copied().unwrap_or(0)
+    }
+
+    /// A topic was deleted.
+    pub fn forget(&mut self, topic: &str) {
+        self.streams.remove(topic);
+        self.resent.remove(topic);
+    }
+}
+
 /// The numbers of one stream that were read.
 #[derive(Default)]
 struct Stream {
@@ -38,6 +73,8 @@ pub struct Verdict {
     pub damaged_batches: u64,
     /// Not written by this run. No fault.
     pub foreign: u64,
+    /// Messages that were sent again without idempotence: doubles and a changed order may come of it, and are no fault.
+    pub resent: u64,
 }
 
 impl Verdict {
@@ -50,11 +87,13 @@ impl Verdict {
         self.damaged_messages += other.damaged_messages;
         self.damaged_batches += other.damaged_batches;
         self.foreign += other.foreign;
+        self.resent += other.resent;
     }
 
-    /// Every message arrived exactly once, sound.
+    /// Every message arrived, sound; and exactly once and in order, unless some had to be sent again without idempotence.
     pub fn is_clean(&self) -> bool {
-        self.lost + self.doubled + self.damaged_messages + self.damaged_batches == 0
+        let is_whole = self.lost + self.damaged_messages + self.damaged_batches == 0;
+        is_whole && (self.resent > 0 || self.doubled + self.out_of_order == 0)
     }
 }
 
@@ -129,7 +168,7 @@ impl Stream {
 
 #[cfg(test)]
 mod tests {
-    use super::{StreamId, Verifier};
+    use super::{StreamId, Verdict, Verifier};
 
     const ID: StreamId = StreamId { run_id: 9, producer: 1, partition: 0 };
 
@@ -151,6 +190,15 @@ mod tests {
         assert_eq!(verify(&[2, 0, 1, 3]), (0, 0, 2));
         assert_eq!(verify(&[0, 9, 4, 4, 12]), (9, 1, 1));
         assert_eq!(verify(&[5, 5]), (5, 1, 0));
+    }
+
+    #[test]
+    fn doubles_are_a_fault_unless_messages_were_sent_again() {
+        let doubled = Verdict { received: 5, doubled: 1, ..Verdict::default() };
+        assert!(!doubled.is_clean());
+        assert!(Verdict { resent: 3, ..doubled }.is_clean());
+        assert!(!Verdict { resent: 3, lost: 1, ..doubled }.is_clean());
+        assert!(!Verdict { out_of_order: 1, ..Verdict::default() }.is_clean());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::net::TcpStream;
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
@@ -22,6 +23,7 @@ use rustix::time::{
 };
 
 use crate::clock::{MILLISECOND_NS, SECOND_NS, monotonic_ns};
+use crate::control::Control;
 use crate::link::{Link, OutFrame};
 use crate::stats::{Interval, SharedInterval};
 
@@ -29,6 +31,10 @@ const EVENTS_PER_WAIT: usize = 256;
 const TIMER_TOKEN: u64 = u64::MAX;
 /// A worker looks at the stop flag and at finished clients at least this often.
 const TURN_NS_MAX: u64 = 100 * MILLISECOND_NS;
+/// Threads that a worker connects with.
+const CONNECTS_AT_ONCE: usize = 8;
+/// Connections that are opened before the worker takes them over.
+const CONNECTIONS_PER_ROUND: usize = 1_000;
 /// A token is a client's index and a link's index.
 const LINK_BITS: u32 = 16;
 
@@ -36,6 +42,8 @@ const LINK_BITS: u32 = 16;
 pub struct Turn<'a> {
     pub now_ns: u64,
     pub interval: &'a mut Interval,
+    /// Requests that have left, for reuse by any client of the worker.
+    pub pool: &'a mut Vec<OutFrame>,
     poller: &'a OwnedFd,
     client_index: usize,
 }
@@ -112,6 +120,12 @@ impl Links {
 pub trait Client: Send {
     fn links(&mut self) -> &mut Links;
 
+    /// The links to be opened before the run, with their addresses.
+    ///
+    /// # Errors
+    /// If an address is not known.
+    fn unconnected(&self) -> Result<Vec<(usize, String)>>;
+
     /// Does all that can be done now; returns when to be called again if nothing arrives.
     ///
     /// # Errors
@@ -137,6 +151,28 @@ pub trait Client: Send {
     fn abandon(&mut self, turn: &mut Turn<'_>);
 }
 
+/// Opens connections, `CONNECTS_AT_ONCE` at a time, and asks each for its versions, as every client does.
+///
+/// The answers also pace thousands of connects: a broker that accepts more slowly than they come would let them overflow
+/// its listen queue (Kafka's holds 50), and each that does waits a second for the kernel to try again.
+fn open_all(wanted: &[(usize, usize, String)]) -> Result<Vec<(usize, TcpStream)>> {
+    let hands = CONNECTS_AT_ONCE.min(wanted.len());
+    thread::scope(|scope| {
+        let open_share = |hand: usize| -> Result<Vec<(usize, TcpStream)>> {
+            let share = wanted.iter().enumerate().skip(hand).step_by(hands);
+            share
+                .map(|(position, (_, _, address))| Ok((position, Control::connect(address)?.into_stream())))
+                .collect()
+        };
+        let threads: Vec<_> = (0..hands).map(|hand| scope.spawn(move || open_share(hand))).collect();
+        let mut opened = Vec::new();
+        for thread in threads {
+            opened.extend(thread.join().expect("no panic while connecting")?);
+        }
+        Ok(opened)
+    })
+}
+
 /// Clients that share a thread.
 pub struct Worker<C> {
     poller: OwnedFd,
@@ -149,6 +185,7 @@ pub struct Worker<C> {
     armed_ns: u64,
     done: Vec<bool>,
     unfinished_count: usize,
+    pool: Vec<OutFrame>,
     interval: SharedInterval,
 }
 
@@ -166,19 +203,44 @@ impl<C: Client> Worker<C> {
         epoll::add(&poller, &timer, epoll::EventData::new_u64(TIMER_TOKEN), flags)?;
         let (wakes, done, unfinished_count) =
             (vec![None; clients.len()], vec![false; clients.len()], clients.len());
-        let wake_order = BinaryHeap::new();
-        Ok(Self { poller, timer, clients, wakes, wake_order, armed_ns: 0, done, unfinished_count, interval })
+        Ok(Self {
+            poller,
+            timer,
+            clients,
+            wakes,
+            wake_order: BinaryHeap::new(),
+            armed_ns: 0,
+            done,
+            unfinished_count,
+            pool: Vec::new(),
+            interval,
+        })
     }
 
-    /// Opens each client's connections by `open`, before the run.
+    /// Opens all connections that the clients ask for, before the run, a few at a time.
     ///
     /// # Errors
-    /// If a broker does not accept.
-    pub fn connect(&mut self, mut open: impl FnMut(&mut C, &Turn<'_>) -> Result<()>) -> Result<()> {
+    /// If a broker does not accept or answer.
+    pub fn connect(&mut self) -> Result<()> {
+        let mut wanted = Vec::new();
+        for (client_index, client) in self.clients.iter().enumerate() {
+            for (link, address) in client.unconnected()? {
+                wanted.push((client_index, link, address));
+            }
+        }
         let mut interval = self.interval.lock();
-        for (client_index, client) in self.clients.iter_mut().enumerate() {
-            let now_ns = monotonic_ns();
-            open(client, &Turn { now_ns, interval: &mut interval, poller: &self.poller, client_index })?;
+        for wanted in wanted.chunks(CONNECTIONS_PER_ROUND) {
+            for (position, stream) in open_all(wanted)? {
+                let (client_index, link, _) = wanted[position];
+                let turn = Turn {
+                    now_ns: monotonic_ns(),
+                    interval: &mut interval,
+                    pool: &mut self.pool,
+                    poller: &self.poller,
+                    client_index,
+                };
+                self.clients[client_index].links().open(link, stream, &turn)?;
+            }
         }
         Ok(())
     }
@@ -264,7 +326,13 @@ impl<C: Client> Worker<C> {
         let client_index = usize::try_from(token >> LINK_BITS)?;
         let link_index = usize::try_from(token & ((1 << LINK_BITS) - 1))?;
         let client = &mut self.clients[client_index];
-        let mut turn = Turn { now_ns: monotonic_ns(), interval, poller: &self.poller, client_index };
+        let mut turn = Turn {
+            now_ns: monotonic_ns(),
+            interval,
+            pool: &mut self.pool,
+            poller: &self.poller,
+            client_index,
+        };
         let links = client.links();
         let Some(link) = links.links[link_index].as_mut() else { return Ok(()) };
         let mut outcome = Ok(None);
@@ -295,7 +363,13 @@ impl<C: Client> Worker<C> {
     }
 
     fn pump(&mut self, client_index: usize, interval: &mut Interval) -> Result<()> {
-        let mut turn = Turn { now_ns: monotonic_ns(), interval, poller: &self.poller, client_index };
+        let mut turn = Turn {
+            now_ns: monotonic_ns(),
+            interval,
+            pool: &mut self.pool,
+            poller: &self.poller,
+            client_index,
+        };
         let wake = self.clients[client_index].pump(&mut turn)?;
         if !self.done[client_index] && self.clients[client_index].is_done() {
             self.done[client_index] = true;
@@ -313,7 +387,8 @@ impl<C: Client> Worker<C> {
     fn abandon(&mut self, now_ns: u64, interval: &mut Interval) {
         for (client_index, client) in self.clients.iter_mut().enumerate() {
             if !client.is_done() {
-                client.abandon(&mut Turn { now_ns, interval, poller: &self.poller, client_index });
+                let pool = &mut self.pool;
+                client.abandon(&mut Turn { now_ns, interval, pool, poller: &self.poller, client_index });
             }
         }
     }

@@ -1,0 +1,116 @@
+"""Works at a fixed rate or at rest: latency, starting, idling, and what grows with partitions and connections.
+
+Each takes (context, broker, round) and returns metrics by the names of `tables.METRICS`, those of growth a list of
+(how far it has grown, value).
+"""
+
+import subprocess
+import time
+
+import clients
+import machine
+from clients import MB
+
+GROWTH_RATE = 10_000
+GROWTH_PARTITIONS = [1, 10, 100, 1_000]
+GROWTH_CONNECTIONS = [1, 100, 1_000, 10_000]
+MANY_PARTITIONS = 1_000
+IDLE_SECONDS = 2
+
+
+def produce_one_in_flight(context, broker, turn):
+    """1,000 messages of 1 KiB a second, one a request, one request in flight, acks=1, open loop."""
+    report = context.loadgen(broker, "produce", f"cmp-one-{turn}", context.seconds, [
+        "--partitions", "1", "--rate", "1000", "--batch-messages", "1", "--in-flight", "1", "--acks", "1",
+        *_timed(context)])
+    return {
+        **clients.latency_metrics(report["produce"]["latency_us"]),
+        "broker CPU us/request": report["broker"]["us_per_request"],
+    }
+
+
+def end_to_end(context, broker, turn, rate):
+    """From the intended send to the reading, open loop."""
+    report = context.loadgen(broker, "both", f"cmp-end-{rate}-{turn}", context.seconds, [
+        "--partitions", "4", "--consumers", "1", "--rate", str(rate), "--acks", "1", *_timed(context)])
+    return {
+        **clients.latency_metrics(report["consume"]["end_to_end_us"]),
+        "broker CPU % of a core": report["broker"]["cores"] * 100,
+    }
+
+
+def create_partitions(context, broker, turn):
+    """From the request that creates a topic until each of its partitions has taken a message."""
+    topic, begun = f"cmp-create-{turn}", time.monotonic()
+    context.loadgen(broker, "produce", topic, 60, [
+        "--partitions", str(MANY_PARTITIONS), "--messages", str(MANY_PARTITIONS), "--batch-messages", "1",
+        "--message-bytes", "100", *context.topic_configs()])
+    milliseconds = (time.monotonic() - begun) * 1_000
+    context.delete(broker, topic)
+    return {"ms": milliseconds}
+
+
+def start_and_idle(context, broker, _turn, polls=(100, 1_000)):
+    """A fresh broker: ready after, memory when idle, CPU with consumers that wait."""
+    fresh = context.fresh_broker[broker.name]()
+    try:
+        ready_s = fresh.start()
+        topic = "cmp-idle"
+        context.create(fresh, topic, 1)
+        time.sleep(IDLE_SECONDS)
+        rss_bytes = machine.resident_bytes(fresh.pid)
+        before, begun = machine.cpu_seconds(fresh.pid), time.monotonic()
+        time.sleep(context.seconds)
+        idle_cores = (machine.cpu_seconds(fresh.pid) - before) / (time.monotonic() - begun)
+        metrics = [{"ready after ms": ready_s * 1000, "RSS MB": rss_bytes / MB,
+                    "broker CPU % of a core": idle_cores * 100}]
+        for consumers in polls:
+            report = context.loadgen(fresh, "consume", topic, context.seconds, [
+                "--consumers", str(consumers), "--duration", f"{context.seconds}s", "--warmup", "2s"])
+            metrics.append({"broker CPU % of a core": report["broker"]["cores"] * 100,
+                            **clients.memory_metrics(report)})
+        return tuple(metrics)
+    finally:
+        fresh.stop()
+
+
+def start_with(context, broker, _turn, partitions):
+    """A broker that was stopped cleanly starts again on what it has."""
+    fresh = context.fresh_broker[broker.name]()
+    try:
+        fresh.start()
+        context.create(fresh, "cmp-start", partitions)
+        fresh.halt()
+        ready_s = fresh.launch()
+        return {"ready after ms": ready_s * 1000, "RSS MB": machine.resident_bytes(fresh.pid) / MB}
+    finally:
+        fresh.stop()
+
+
+def grow_partitions(context, broker, turn):
+    """CPU of a message as its topic has more partitions."""
+    return [(count, _request_cost(context, broker, f"cmp-grow-p{count}-{turn}", count, 4))
+            for count in GROWTH_PARTITIONS]
+
+
+def grow_connections(context, broker, turn):
+    """CPU of a message as more connections share the rate."""
+    return [(count, _request_cost(context, broker, f"cmp-grow-c{count}-{turn}", 8, count))
+            for count in GROWTH_CONNECTIONS if count <= context.connections_max]
+
+
+def _request_cost(context, broker, topic, partitions, connections):
+    """CPU of a request, or nothing if this point failed; the others are worth having all the same."""
+    try:
+        context.create(broker, topic, partitions)
+        report = context.loadgen(broker, "produce", topic, context.seconds + 60, [
+            "--connections", str(connections), "--rate", str(GROWTH_RATE), "--batch-messages", "1",
+            "--message-bytes", "100", "--acks", "1", *_timed(context)])
+        return report["broker"]["us_per_request"]
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        context.note(f"{partitions} partitions, {connections} connections: {error}")
+        return None
+
+
+def _timed(context):
+    return ["--duration", f"{context.seconds}s", "--warmup", "1s", "--delete-topic", *context.topic_configs()]
