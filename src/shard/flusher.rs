@@ -14,6 +14,7 @@ use crate::model::TopicPartition;
 use crate::runtime::executor::TaskQueue;
 use crate::runtime::local::Event;
 use crate::runtime::{blocking, process, sleep, timeout};
+use crate::storage::StorageError;
 
 /// Partitions that are synced side by side.
 const FLUSHES_AT_ONCE: usize = 2;
@@ -94,7 +95,9 @@ impl Shard {
         }
         // Out of line before the sync, so that what is written meanwhile gets a new entry.
         self.flusher.queued.borrow_mut().remove(&topic_partition);
-        if let Err(error) = partition.log().flush().await {
+        if let Err(error) = partition.log().flush().await
+            && !matches!(error, StorageError::Closed { .. })
+        {
             tracing::error!(partition = %topic_partition, %error, "the lazy flusher could not sync a partition");
         }
         self.check_disk(now_ms).await;

@@ -120,6 +120,7 @@ impl LogState {
         let dirty_since_ms = self.flush.dirty_since_ms.take();
         let synced = self.sync_files().await;
         if let Err(error) = &synced {
+            self.check_open()?; // its files went while they were synced: nobody needs them any more
             self.flush.dirty_since_ms.set(dirty_since_ms);
             self.go_offline(error);
         }
