@@ -38,8 +38,8 @@ declare_entries! {
     section "Process" {
         /// The directory that holds all data.
         data_dir: PathBuf as String, "log.dir", default "./logstreams-data";
-        /// How many shards (one executor on one core each) to run; `auto` is one per CPU that the process may use,
-        /// by affinity and cgroup quota.
+        /// How many shards (one executor on one core each) to run; `auto` is one per CPU that the process may use
+        /// (by affinity and cgroup quota), but one on two CPUs.
         shards: ShardCount as String, "shards", default "auto", bounds 0 => 1024;
         /// How long an idle shard spins before it sleeps; worth setting only on cores that nobody else uses.
         shard_spin_us: u64 as Int, "shard.spin.us", default "0", bounds 0 => 100_000, unit Microseconds;

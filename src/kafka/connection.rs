@@ -32,6 +32,7 @@ use crate::runtime::{catch_panic, timeout, yield_if_needed};
 
 pub(super) use link::Link;
 use receive::ReceiveBuffer;
+pub(super) use receive::SpareRooms;
 
 /// Replies that wait while more requests lie in the buffer, before they are sent all the same.
 const UNSENT_REPLIES_MAX_BYTES: usize = 256 << 10;
@@ -82,12 +83,13 @@ pub async fn resume(
     let link = Rc::new(Link::new(stream));
     front.watch(&link);
     let peer = state.peer;
+    let spare = front.spare_rooms.clone();
     let connection = Connection {
         front,
         link: link.clone(),
         peer,
         dialled,
-        buffer: ReceiveBuffer::new(leftover),
+        buffer: ReceiveBuffer::new(leftover, spare),
         work: Work::default(),
     };
     match catch_panic(connection.run()).await {

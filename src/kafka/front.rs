@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use super::connection::Link;
+use super::connection::{Link, SpareRooms};
 use super::fetch_session::FetchSessionCache;
 use crate::base::clock;
 use crate::broker::Broker;
@@ -30,6 +30,8 @@ pub struct Front {
     inflight_bytes: Cell<usize>,
     inflight_freed: Event,
     connections: RefCell<Vec<Weak<Link>>>,
+    /// What connections left over of their read buffers.
+    pub(super) spare_rooms: Rc<SpareRooms>,
     is_watching: Cell<bool>,
 }
 
@@ -73,6 +75,7 @@ impl Front {
             inflight_bytes: Cell::new(0),
             inflight_freed: Event::new(),
             connections: RefCell::new(Vec::new()),
+            spare_rooms: Rc::default(),
             is_watching: Cell::new(false),
         })
     }

@@ -25,7 +25,7 @@ impl Limit {
 /// How many shards to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShardCount {
-    /// As many as the CPUs that the process may use; written `auto` or `0`.
+    /// One per CPU that the process may use, but one on two CPUs; written `auto` or `0`.
     Auto,
     /// Exactly this many.
     Exactly(usize),
@@ -33,10 +33,14 @@ pub enum ShardCount {
 
 impl ShardCount {
     /// The number of shards: at least one. `Auto` follows the CPUs that affinity and the cgroup's quota leave this
-    /// process, a fraction rounded down.
+    /// process, a fraction rounded down. On two CPUs the kernel's network work and the clients keep the second one busy,
+    /// and one shard serves as much for less (PERF.md, "one shard or two").
     pub fn resolve(self) -> usize {
         match self {
-            ShardCount::Auto => std::thread::available_parallelism().map_or(1, usize::from),
+            ShardCount::Auto => match std::thread::available_parallelism().map_or(1, usize::from) {
+                2 => 1,
+                cpus => cpus,
+            },
             ShardCount::Exactly(count) => count.max(1),
         }
     }

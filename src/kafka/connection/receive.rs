@@ -1,5 +1,6 @@
 //! The receive buffer: grows with the frames seen, never with the size that a frame claims to have.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -20,11 +21,37 @@ const WAIT_MAX_BYTES: usize = 16 * KIB;
 /// with huge pages the kernel backs all of it at the first touch.
 const TRUSTED_FRAME_BYTES: usize = 64 * KIB;
 
+/// Rooms that a shard keeps for the next reader, and how small they may be.
+const SPARE_ROOMS_MAX: usize = 8;
+const SPARE_ROOM_BYTES_MIN: usize = 32 * KIB;
+
+/// What is left of read buffers whose connections wait for their clients. The tail cache keeps the front of such a buffer
+/// for a while; the rest serves whoever reads next, or a few kept bytes would hold half a megabyte.
+#[derive(Default)]
+pub(in crate::kafka) struct SpareRooms(RefCell<Vec<BytesMut>>);
+
+impl SpareRooms {
+    fn put(&self, room: BytesMut) {
+        let mut rooms = self.0.borrow_mut();
+        if room.capacity() >= SPARE_ROOM_BYTES_MIN && rooms.len() < SPARE_ROOMS_MAX {
+            rooms.push(room);
+        }
+    }
+
+    /// An empty buffer with room for at least `bytes`.
+    fn take(&self, bytes: usize) -> Option<BytesMut> {
+        let mut rooms = self.0.borrow_mut();
+        let fitting = rooms.iter().position(|room| room.capacity() >= bytes)?;
+        Some(rooms.swap_remove(fitting))
+    }
+}
+
 type Reading = Pin<Box<dyn Future<Output = (io::Result<usize>, BytesMut)>>>;
 
 /// Bytes received and not yet handled.
 pub(super) struct ReceiveBuffer {
     bytes: BytesMut,
+    spare: Rc<SpareRooms>,
     /// Room that the next read gets.
     read_bytes: usize,
     /// The largest frame that came whole.
@@ -35,8 +62,14 @@ pub(super) struct ReceiveBuffer {
 }
 
 impl ReceiveBuffer {
-    pub(super) fn new(leftover: BytesMut) -> Self {
-        ReceiveBuffer { bytes: leftover, read_bytes: READ_MIN_BYTES, frame_max_bytes: 0, reading: None }
+    pub(super) fn new(leftover: BytesMut, spare: Rc<SpareRooms>) -> Self {
+        ReceiveBuffer {
+            bytes: leftover,
+            spare,
+            read_bytes: READ_MIN_BYTES,
+            frame_max_bytes: 0,
+            reading: None,
+        }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -72,7 +105,8 @@ impl ReceiveBuffer {
                     }
                 }
                 if self.bytes.is_empty() && self.bytes.capacity() > WAIT_MAX_BYTES {
-                    self.bytes = BytesMut::with_capacity(self.read_bytes.min(WAIT_MAX_BYTES));
+                    let waiting = BytesMut::with_capacity(self.read_bytes.min(WAIT_MAX_BYTES));
+                    self.spare.put(std::mem::replace(&mut self.bytes, waiting));
                 }
                 let mut tail = self.bytes.split_off(self.bytes.len());
                 let link = link.clone();
@@ -111,7 +145,9 @@ impl ReceiveBuffer {
         if room >= wanted || (length == 0 && room >= READ_MIN_BYTES) || self.bytes.try_reclaim(wanted) {
             return;
         }
-        let mut larger = BytesMut::with_capacity(length + wanted);
+        // A frame that has begun needs all its bytes in one room; other reads take what there is.
+        let needed = if length > 0 { length + wanted } else { wanted.min(SPARE_ROOM_BYTES_MIN) };
+        let mut larger = self.spare.take(needed).unwrap_or_else(|| BytesMut::with_capacity(length + wanted));
         larger.extend_from_slice(&self.bytes);
         self.bytes = larger;
     }
