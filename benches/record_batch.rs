@@ -5,6 +5,9 @@
 //! that are interleaved, with the slowest and fastest beside it. The batches stay in cache, as they do behind a
 //! socket.
 
+#[path = "support/mod.rs"]
+mod support;
+
 use std::hint::black_box;
 use std::ops::ControlFlow;
 
@@ -14,10 +17,10 @@ use logstreams::record::{
     BatchBuilder, BatchHeader, Compression, Headers, TimestampType, ValidationLimits, check_crc,
     for_each_record, transcode, validate, validate_records,
 };
+use support::{NOW_MS, Series, scaled};
 
-const ROUNDS: usize = 15;
-const BYTES_PER_ROUND: usize = 64 * MIB;
-const NOW_MS: i64 = 1_700_000_000_000;
+/// Bytes that each case handles in a round.
+const ROUND_BYTES: usize = 16 * MIB;
 
 fn limits() -> ValidationLimits {
     ValidationLimits {
@@ -60,35 +63,40 @@ struct Case {
     bytes: usize,
     records: i32,
     work: Box<dyn Fn()>,
-    seconds: Vec<f64>,
+    seconds: Series,
+    gb_per_second: Series,
 }
 
 impl Case {
     fn new(name: String, bytes: usize, records: i32, work: impl Fn() + 'static) -> Self {
-        Case { name, bytes, records, work: Box::new(work), seconds: Vec::new() }
+        Case {
+            name,
+            bytes,
+            records,
+            work: Box::new(work),
+            seconds: Series::default(),
+            gb_per_second: Series::default(),
+        }
     }
 
     fn round(&mut self) {
-        let times = (BYTES_PER_ROUND / self.bytes / 4).max(1);
+        let times = scaled((ROUND_BYTES / self.bytes).max(1), 1);
         let start = clock::monotonic();
         for _ in 0..times {
             (self.work)();
         }
-        self.seconds.push(start.elapsed().as_secs_f64() / times as f64);
+        let seconds = start.elapsed().as_secs_f64() / times as f64;
+        self.seconds.push(seconds);
+        self.gb_per_second.push(self.bytes as f64 / 1e9 / seconds);
     }
 
-    fn report(&mut self) {
-        self.seconds.sort_by(f64::total_cmp);
-        let rate = |seconds: f64| self.bytes as f64 / seconds / 1e9;
-        let median = self.seconds[ROUNDS / 2];
+    fn report(&self) {
         println!(
-            "{:<44} {:>7.2} GB/s ({:.2}-{:.2}) {:>8.1} ns/record {:>9.1} us/batch",
+            "{:<44} {:>18} GB/s {:>8.1} ns/record {:>9.1} us/batch",
             self.name,
-            rate(median),
-            rate(self.seconds[ROUNDS - 1]),
-            rate(self.seconds[0]),
-            median * 1e9 / f64::from(self.records),
-            median * 1e6
+            self.gb_per_second,
+            self.seconds.median() * 1e9 / f64::from(self.records),
+            self.seconds.median() * 1e6
         );
     }
 }
@@ -156,8 +164,6 @@ fn main() {
             }
         }
     }
-    for _ in 0..ROUNDS {
-        cases.iter_mut().for_each(Case::round);
-    }
-    cases.iter_mut().for_each(Case::report);
+    support::interleave(&mut cases, Case::round);
+    cases.iter().for_each(Case::report);
 }

@@ -11,9 +11,10 @@
 //!
 //! Does not: touch files, storage, shards or coordinators. Source: the message definitions of Apache Kafka 4.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use crate::base::units::MIB;
+use crate::model::PartitionIndex;
 
 mod wire;
 
@@ -48,4 +49,23 @@ pub fn check_request(bytes: &[u8]) -> Result<(), String> {
         }
     };
     check().map_err(|error| error.to_string())
+}
+
+/// Builds the reply that goes to the socket for a request frame: for benches. A Produce of so many partitions that were
+/// all appended to, or a Fetch of so many, each with `records`; nothing for other APIs.
+///
+/// # Errors
+/// As [`check_request`].
+#[doc(hidden)]
+pub fn sample_reply(
+    request: BytesMut,
+    partitions: PartitionIndex,
+    records: &Bytes,
+) -> Result<Vec<Bytes>, String> {
+    let (header, _) = frame::split_header(request).map_err(|error| error.to_string())?;
+    Ok(match header.row.key {
+        api::ApiKey::Produce => api::sample_produce_reply(&header, partitions),
+        api::ApiKey::Fetch => api::sample_fetch_reply(&header, partitions, records),
+        _ => Vec::new(),
+    })
 }

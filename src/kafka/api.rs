@@ -23,6 +23,8 @@ use crate::config::ConfigSource;
 use crate::model::group::{GroupReply, GroupRequest};
 
 pub(super) use api_versions::too_new as api_versions_too_new;
+pub(super) use fetch::sample_reply as sample_fetch_reply;
+pub(super) use produce::sample_reply as sample_produce_reply;
 
 macro_rules! kafka_apis {
     ($($key:literal $name:ident $module:ident $min:literal..=$max:literal $flexible:literal $($hand:ident)*;)*) => {

@@ -8,7 +8,7 @@
 //! Differs from Kafka: zstd is refused to versions before 10 by the batches that a reply holds, not by the topic's
 //! config; no leader hints. Sessions: see [`crate::kafka::fetch_session`].
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::FetchRequest;
 
@@ -19,7 +19,7 @@ use crate::kafka::fetch_session::{NO_SESSION, Relation, Resolved, Told, TopicRef
 use crate::kafka::frame::{self, RequestHeader};
 use crate::kafka::wire::{Malformed, Writer};
 use crate::kafka::{decode_guard, error_code};
-use crate::model::TopicPartition;
+use crate::model::{PartitionIndex, TopicPartition, Uuid};
 use crate::record::{Batches, Compression};
 
 /// The first version whose clients know zstd.
@@ -201,6 +201,38 @@ fn reply(
     Answer::Now(Outcome::Reply(frame::frame_chunks(header, chunks, size_bytes)))
 }
 
+/// Frames the answer to a request without a session for so many partitions of one topic, each with `records`. For
+/// benches.
+pub(in crate::kafka) fn sample_reply(
+    header: &RequestHeader,
+    partitions: PartitionIndex,
+    records: &Bytes,
+) -> frame::Reply {
+    let topic = TopicRef::Id(Uuid::nil());
+    let wanted = |partition| Wanted {
+        topic: topic.clone(),
+        partition,
+        offset: 0,
+        max_bytes: i32::MAX,
+        current_leader_epoch: -1,
+    };
+    let fetched = || FetchedPartition {
+        error: None,
+        high_watermark: 1_000_000,
+        last_stable_offset: 1_000_000,
+        log_start_offset: 0,
+        aborted_transactions: Vec::new(),
+        size_bytes: records.len(),
+        chunks: vec![records.clone()],
+    };
+    let answers = (0..partitions).map(|_| PartitionAnswer::of(fetched())).collect();
+    let wanted: Vec<Wanted> = (0..partitions).map(wanted).collect();
+    match reply(header, error_code::NONE, NO_SESSION, true, &wanted, answers) {
+        Answer::Now(Outcome::Reply(reply)) => reply,
+        Answer::Now(_) | Answer::Later(_) => Vec::new(), // never
+    }
+}
+
 fn encode(
     version: i16,
     flexible: bool,
@@ -257,7 +289,7 @@ fn put_partition(writer: &mut Writer, version: i16, aborted_is_null: bool, answe
     if version >= 11 {
         writer.put_i32(-1); // preferred read replica
     }
-    let size_bytes = fetched.chunks.iter().map(bytes::Bytes::len).sum();
+    let size_bytes = fetched.chunks.iter().map(Bytes::len).sum();
     writer.put_chunks(fetched.chunks, size_bytes);
     writer.end_struct();
 }

@@ -218,6 +218,24 @@ fn outcome(header: &RequestHeader, response: &Response, silent: bool) -> Outcome
     }
 }
 
+/// Frames the answer to a request for so many partitions of one topic, all of which were appended to. For benches.
+pub(in crate::kafka) fn sample_reply(header: &RequestHeader, partitions: PartitionIndex) -> frame::Reply {
+    let appended = |index| ResponsePartition {
+        index,
+        result: Produced::Done(PartitionProduced {
+            base_offset: Ok(1_000_000),
+            log_append_time_ms: -1,
+            log_start_offset: 0,
+        }),
+    };
+    let partitions = (0..partitions).map(appended).collect();
+    let topic = ResponseTopic { name: StrBytes::from_static_str("orders"), id: Uuid::nil(), partitions };
+    match outcome(header, &Response { topics: vec![topic] }, false) {
+        Outcome::Reply(reply) => reply,
+        Outcome::Silent | Outcome::Close(_) => Vec::new(), // only of acks=0
+    }
+}
+
 fn decode(body: BytesMut, version: i16, flexible: bool) -> Result<Request, Malformed> {
     let mut reader = Reader::new(body, flexible);
     let transactional_id = reader.read_nullable_string()?;
