@@ -46,6 +46,8 @@ struct Reservation {
     end: Cell<Option<u64>>,
     /// No room is reserved behind this.
     segment_bytes: u64,
+    /// Whether an earlier run, killed, may have left some.
+    may_be_left: bool,
     is_under_way: Cell<bool>,
     settled: Event,
 }
@@ -62,6 +64,7 @@ impl PageCacheAppender {
             reservation: Rc::new(Reservation {
                 end: Cell::new(Some(0)),
                 segment_bytes,
+                may_be_left: position > 0,
                 is_under_way: Cell::new(false),
                 settled: Event::new(),
             }),
@@ -129,7 +132,7 @@ impl PageCacheAppender {
     pub(super) async fn trim(&self, size_bytes: u64) -> io::Result<()> {
         let had_room = self.reservation.end.replace(None).is_some_and(|end| end > size_bytes);
         let was_under_way = self.settle().await;
-        if had_room || was_under_way || self.torn.get() {
+        if had_room || self.reservation.may_be_left || was_under_way || self.torn.get() {
             self.file.truncate(size_bytes).await?;
             self.torn.set(false);
         }
