@@ -83,7 +83,8 @@ fn main() {
     std::fs::write(&path, &source).expect("the source can be written");
     let file = File::open(&path).expect("the source is there");
     let case = |way, name| Case { way, name, cpu_s_per_gb: Series::default(), gb_per_s: Series::default() };
-    let mut cases = [case(Way::Send, "send from memory"), case(Way::Sendfile, "sendfile from the page cache")];
+    let mut cases =
+        [case(Way::Send, "send from memory"), case(Way::Sendfile, "sendfile from the page cache")];
     support::interleave(&mut cases, |case| case.round(&source, &file));
     let mut table = Table::new(&["way", "sender's CPU s/GB", "GB/s"]);
     for case in &cases {
