@@ -91,7 +91,7 @@ impl SegmentAppender {
     /// Waits until no write is under way, however they end.
     pub(super) async fn settle(&self) {
         match self {
-            SegmentAppender::PageCache(appender) => drop(appender.settle().await),
+            SegmentAppender::PageCache(appender) => appender.settle().await,
             SegmentAppender::Dma(appender) => appender.settle().await,
         }
     }

@@ -37,6 +37,7 @@ pub(crate) struct PageCacheAppender {
     reservation: Rc<Reservation>,
     /// The file as mapped for readers, somewhat ahead of its end.
     map: RefCell<Bytes>,
+    /// No room is reserved behind this, and the mapping need not reach further.
     segment_bytes: u64,
 }
 
@@ -44,10 +45,8 @@ pub(crate) struct PageCacheAppender {
 struct Reservation {
     /// Room is reserved up to here; `None` when it is not wanted (any more).
     end: Cell<Option<u64>>,
-    /// No room is reserved behind this.
-    segment_bytes: u64,
-    /// Whether an earlier run, killed, may have left some.
-    may_be_left: bool,
+    /// Whether there may be some: reserved in this life, or left by a killed run.
+    may_exist: Cell<bool>,
     is_under_way: Cell<bool>,
     settled: Event,
 }
@@ -63,8 +62,7 @@ impl PageCacheAppender {
             writing_back: Rc::new(Cell::new(false)),
             reservation: Rc::new(Reservation {
                 end: Cell::new(Some(0)),
-                segment_bytes,
-                may_be_left: position > 0,
+                may_exist: Cell::new(position > 0),
                 is_under_way: Cell::new(false),
                 settled: Event::new(),
             }),
@@ -92,7 +90,7 @@ impl PageCacheAppender {
         let Some(reserved_end) = reservation.end.get() else { return };
         let step = (data_end / 2).min(RESERVE_STEP_BYTES_MAX);
         let start = reserved_end.max(data_end);
-        let length = step.min(reservation.segment_bytes.saturating_sub(start));
+        let length = step.min(self.segment_bytes.saturating_sub(start));
         if step < RESERVE_STEP_BYTES_MIN
             || length == 0
             || start - data_end >= step / 2
@@ -100,6 +98,7 @@ impl PageCacheAppender {
         {
             return;
         }
+        reservation.may_exist.set(true);
         let (file, reservation) = (self.file.clone(), reservation.clone());
         runtime::spawn_detached(async move {
             let reserved = file.reserve(start, length).await;
@@ -130,22 +129,20 @@ impl PageCacheAppender {
 
     /// Gives back the room behind the data, and cuts off what a failed write left there. Reserves none from then on.
     pub(super) async fn trim(&self, size_bytes: u64) -> io::Result<()> {
-        let had_room = self.reservation.end.replace(None).is_some_and(|end| end > size_bytes);
-        let was_under_way = self.settle().await;
-        if had_room || self.reservation.may_be_left || was_under_way || self.torn.get() {
+        self.reservation.end.set(None);
+        self.settle().await;
+        if self.reservation.may_exist.get() || self.torn.get() {
             self.file.truncate(size_bytes).await?;
             self.torn.set(false);
         }
         Ok(())
     }
 
-    /// Waits until no room is being reserved; whether it was.
-    pub(super) async fn settle(&self) -> bool {
-        let was_under_way = self.reservation.is_under_way.get();
+    /// Waits until no room is being reserved.
+    pub(super) async fn settle(&self) {
         while self.reservation.is_under_way.get() {
             self.reservation.settled.wait().await;
         }
-        was_under_way
     }
 
     pub(super) async fn make_ready(&self, position: u64) -> io::Result<()> {
