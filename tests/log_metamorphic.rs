@@ -43,6 +43,7 @@ fn setups() -> Vec<Setup> {
         tail_cache_bytes: 20_000,
         segment_cache_count: 1,
         segment_cache_bytes: 1,
+        cold_read_bytes: 0,
         active_open_count: 1,
     };
     let dma = LogOptions { write_path: WritePath::Dma, ..plain.clone() };

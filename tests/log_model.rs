@@ -10,14 +10,28 @@ use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Append { timestamps: Vec<i64>, value_bytes: usize },
-    AppendTwo { value_bytes: usize },
-    Read { place: f64, max_bytes: usize },
-    FindTimestamp { timestamp: i64 },
+    Append {
+        timestamps: Vec<i64>,
+        value_bytes: usize,
+    },
+    AppendTwo {
+        value_bytes: usize,
+    },
+    Read {
+        place: f64,
+        max_bytes: usize,
+    },
+    FindTimestamp {
+        timestamp: i64,
+    },
     FindMaxTimestamp,
-    DeleteBefore { place: f64 },
+    DeleteBefore {
+        place: f64,
+    },
     Flush,
     Roll,
+    /// Memory forgets what is on the disk.
+    Cool,
     Restart,
     Kill,
 }
@@ -33,6 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0.0..1.0f64).prop_map(|place| Step::DeleteBefore { place }),
         1 => Just(Step::Flush),
         1 => Just(Step::Roll),
+        2 => Just(Step::Cool),
         1 => Just(Step::Restart),
         1 => Just(Step::Kill),
     ]
@@ -70,6 +85,7 @@ fn setup() -> Setup {
         tail_cache_bytes: 8_000,
         segment_cache_count: 2,
         segment_cache_bytes: 1 << 20,
+        cold_read_bytes: 3 << 20,
         active_open_count: 1,
     };
     Setup { name: "small", options, limits }
@@ -142,6 +158,7 @@ async fn take(setup: &Setup, dir: &std::path::Path, log: &mut Log, model: &mut M
         }
         Step::Flush => assert_eq!(log.flush().await.unwrap(), model.end()),
         Step::Roll => log.roll(0).await.unwrap(),
+        Step::Cool => log_support::forget_pages(log.dir()),
         Step::Restart => {
             let checkpoint = log.close().await.unwrap();
             *log = open(setup, dir, after_close(checkpoint)).await;

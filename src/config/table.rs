@@ -195,6 +195,10 @@ declare_entries! {
         /// How many bytes of sealed segments stay mapped, shared out over the shards.
         segment_cache_bytes: u64 as Long, "segment.cache.bytes",
             default "64GiB", bounds 0 => LONG_MAX, unit Bytes;
+        /// How many bytes may be read past the page cache at a time for readers of old data, shared out over the shards:
+        /// two blocks of 1 MiB for each partition that is read from the disk. Further readers go through the page cache.
+        cold_read_bytes: usize as Long, "cold.read.bytes",
+            default "64MiB", bounds 0 => LONG_MAX, unit Bytes;
     }
     section "Limits" {
         /// The largest request that is read; a larger one closes its connection before any memory is taken for it.

@@ -83,6 +83,16 @@ pub async fn sync(path: &Path) -> io::Result<()> {
     blocking(move || File::open(path)?.sync_all()).await
 }
 
+/// Makes everything durable that is written to the file system of a directory, whatever file it is in.
+///
+/// # Errors
+/// The kernel's.
+pub async fn sync_file_system(path: &Path) -> io::Result<()> {
+    fault::check(Operation::Sync, path)?;
+    let path = path.to_owned();
+    blocking(move || Ok(rustix::fs::syncfs(File::open(path)?)?)).await
+}
+
 /// Reads a small file whole; `None` if there is none.
 ///
 /// # Errors

@@ -31,7 +31,7 @@ unsafe impl Sync for DmaBuffer {}
 
 impl DmaBuffer {
     /// A buffer of `length` bytes, zeroed.
-    fn zeroed(length: usize) -> Self {
+    pub fn zeroed(length: usize) -> Self {
         if length == 0 {
             return DmaBuffer { memory: NonNull::dangling(), length };
         }
@@ -177,16 +177,7 @@ impl DmaFile {
             let start = position / block * block;
             let skipped = usize::try_from(position - start).unwrap_or(0);
             let mut buffer = DmaBuffer::zeroed((skipped + length).next_multiple_of(DMA_ALIGNMENT_BYTES));
-            let mut filled = 0;
-            // Only a read that ends with the file fills part of a block.
-            while filled < skipped + length && filled.is_multiple_of(DMA_ALIGNMENT_BYTES) {
-                match file.read_at(&mut buffer.as_mut_slice()[filled..], start + filled as u64) {
-                    Ok(0) => break,
-                    Ok(count) => filled += count,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
-            }
+            let filled = fill_now(&file, start, buffer.as_mut_slice())?;
             let end = filled.clamp(skipped, skipped + length);
             Ok(bytes::Bytes::from_owner(buffer).slice(skipped..end))
         })
@@ -237,6 +228,31 @@ impl DmaFile {
         blocking(move || drop(self)).await;
         Ok(())
     }
+}
+
+/// Fills `buffer` with the file's bytes from `position` on, past the page cache, and returns how many there were: fewer
+/// only at the end of the file. `position` and the buffer are aligned. Blocks, so call it on the blocking pool.
+///
+/// # Errors
+/// The kernel's; `InvalidInput` where the file system has no direct I/O.
+pub fn read_direct_now(path: &Path, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    fault::check(Operation::Read, path)?;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path)?;
+    fill_now(&file, position, buffer)
+}
+
+fn fill_now(file: &fs::File, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    // Only a read that ends with the file fills part of a block.
+    while filled < buffer.len() && filled.is_multiple_of(DMA_ALIGNMENT_BYTES) {
+        match file.read_at(&mut buffer[filled..], position + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ impl Shard {
             tail_cache_bytes: config.tail_cache_bytes / shards,
             segment_cache_count: config.segment_cache_count.div_ceil(shards),
             segment_cache_bytes: config.segment_cache_bytes / shards as u64,
+            cold_read_bytes: config.cold_read_bytes / shards,
             ..ShardStorageLimits::default()
         });
         let shard = Rc::new(Shard {

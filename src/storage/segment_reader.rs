@@ -23,7 +23,7 @@ use super::log::{ReadRequest, ReadView};
 use super::segment_cache::LoadedSegment;
 
 /// Looked at behind an index entry before anything is known about the batches there.
-const LOOK_BYTES: usize = 16 * KIB;
+pub(super) const LOOK_BYTES: usize = 16 * KIB;
 /// Most that one read takes, whatever the request allows.
 const READ_BYTES_MAX: usize = 64 * MIB;
 /// Asked for ahead of a reader that missed.

@@ -7,6 +7,7 @@ use lru::LruCache;
 
 use crate::base::units::{GIB, MIB};
 
+use super::cold_reads::ColdReads;
 use super::file_remover::FileRemover;
 use super::log::LogState;
 use super::segment_cache::SegmentCache;
@@ -21,6 +22,8 @@ pub struct ShardStorageLimits {
     pub segment_cache_count: usize,
     /// Bytes of mapped sealed segments (address space, not memory).
     pub segment_cache_bytes: u64,
+    /// Bytes read past the page cache for readers of old data, those on their way to clients included.
+    pub cold_read_bytes: usize,
     /// Active segments that hold a descriptor and their indexes; the one that was used longest ago is put to rest.
     pub active_open_count: usize,
 }
@@ -31,6 +34,7 @@ impl Default for ShardStorageLimits {
             tail_cache_bytes: 64 * MIB,
             segment_cache_count: 256,
             segment_cache_bytes: 64 * GIB as u64,
+            cold_read_bytes: 32 * MIB,
             active_open_count: 4_096,
         }
     }
@@ -42,6 +46,8 @@ pub struct ShardStorage {
     pub tail_cache: TailCache,
     /// Mapped sealed segments.
     pub segment_cache: SegmentCache,
+    /// Readers of what is on the disk only.
+    pub cold_reads: Rc<ColdReads>,
     /// Unlinks what retention and topic deletion have given up.
     pub file_remover: Rc<FileRemover>,
     /// Set by the shard while the disk has less room than its reserve: appends are refused.
@@ -58,6 +64,7 @@ impl ShardStorage {
         Rc::new(ShardStorage {
             tail_cache: TailCache::new(limits.tail_cache_bytes),
             segment_cache: SegmentCache::new(limits.segment_cache_count, limits.segment_cache_bytes),
+            cold_reads: ColdReads::new(limits.cold_read_bytes),
             file_remover: FileRemover::new(),
             disk_low: Cell::new(false),
             next_log_id: Cell::new(0),
@@ -69,6 +76,11 @@ impl ShardStorage {
     /// Active segments that hold a descriptor now.
     pub fn active_open_count(&self) -> usize {
         self.awake.borrow().len()
+    }
+
+    /// Whether one more active segment may hold a descriptor without another being put to rest.
+    pub(super) fn has_room_for_active(&self) -> bool {
+        self.awake.borrow().len() < self.active_open_count_max
     }
 
     /// The active segment of a log is in use.

@@ -33,6 +33,15 @@ pub fn temporary_directory() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
+/// Takes the files of a directory out of the page cache, as far as the file system does that.
+pub fn forget_pages(dir: &Path) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let file = std::fs::File::open(entry.unwrap().path()).unwrap();
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    }
+}
+
 pub fn topic_partition() -> TopicPartition {
     TopicPartition::new(TopicName::new("orders").unwrap(), 0)
 }

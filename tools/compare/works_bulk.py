@@ -182,8 +182,11 @@ def _fill(context, broker, topic):
 
 
 def _consumed(report):
+    """Latency is that of a fetch, from the request to the last byte of its answer."""
     return {
         "MB/s": report["consume"]["mb_per_s"],
         "broker CPU s/GB": report["broker"]["s_per_gb"],
+        "p50 us": report["consume"]["latency_us"]["p50"],
+        "p99 us": report["consume"]["latency_us"]["p99"],
         **clients.memory_metrics(report),
     }

@@ -78,6 +78,9 @@ impl LogState {
         let path = SegmentFile::Log.path(&self.dir, active.base_offset);
         let trimmed = awake.appender.trim(active.size_bytes.get()).await;
         trimmed.map_err(|error| StorageError::io("truncate", &path, error))?;
+        if active.base_offset == 0 && active.size_bytes.get() == 0 {
+            return Ok(()); // nothing was ever appended, so nothing is worth writing down
+        }
         self.flush_to(self.log_end_offset.get()).await?;
         self.finish_segment(&active, &awake).await;
         Ok(())

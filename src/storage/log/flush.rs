@@ -91,6 +91,35 @@ impl Log {
     }
 }
 
+/// What a sync of the whole file system that begins now will make durable of a log.
+pub struct SyncCover {
+    offset: Offset,
+    sealed: Vec<PathBuf>,
+}
+
+impl Log {
+    /// Before many logs are synced at once by `directory::sync_file_system`; `None` if this one needs no sync.
+    pub fn sync_cover(&self) -> Option<SyncCover> {
+        let state = &self.0;
+        let offset = state.written.get();
+        let is_needed = state.flush.flushed_offset.get() < offset || state.flush.names_changed.get();
+        (is_needed && state.check_online().is_ok())
+            .then(|| SyncCover { offset, sealed: state.flush.unsynced.borrow().clone() })
+    }
+
+    /// That sync has succeeded.
+    pub fn synced(&self, cover: &SyncCover) {
+        let flush = &self.0.flush;
+        flush.flushed_offset.set(flush.flushed_offset.get().max(cover.offset));
+        flush.unsynced.borrow_mut().retain(|path| !cover.sealed.contains(path));
+        if cover.offset == self.0.log_end_offset.get() {
+            flush.dirty_since_ms.set(None);
+            flush.names_changed.set(false);
+            flush.is_new.set(false);
+        }
+    }
+}
+
 impl LogState {
     pub(super) async fn flush_to(&self, target: Offset) -> Result<Offset, StorageError> {
         loop {

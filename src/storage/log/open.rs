@@ -59,11 +59,23 @@ impl Log {
             checkpoint: start.checkpoint,
             topic_id: start.topic_id,
         };
-        let recovered = runtime::blocking(move || recovery::recover(&known)).await?;
+        // A new log's first append shall not wait for its file.
+        let make_file = options.write_path == WritePath::PageCache && shared.has_room_for_active();
+        let (recovered, file) = runtime::blocking(move || {
+            let recovered = recovery::recover(&known)?;
+            let make_file = make_file && recovered.is_new;
+            let path = SegmentFile::Log.path(&known.dir, recovered.active.base_offset);
+            // What is wrong, if anything, the first append will say.
+            let file = make_file.then(|| File::open_now(&path, OpenMode::CreateNew).ok()).flatten();
+            Ok((recovered, file))
+        })
+        .await?;
         let log = Log(Rc::new_cyclic(|me| {
             LogState::new(me.clone(), topic_partition, dir, options, shared, recovered, now_ms)
         }));
-        if log.0.needs_file_at_once() {
+        if let Some(file) = file {
+            log.0.adopt_new_file(file);
+        } else if log.0.needs_file_at_once() {
             log.0.awake(&log.0.active()).await?; // the file's name is what keeps the end of the log
         }
         Ok(log)
@@ -129,11 +141,24 @@ impl LogState {
             return Ok(awake.clone());
         }
         let awake = Rc::new(self.wake(active).await?);
-        *active.awake.borrow_mut() = Some(awake.clone());
+        self.has_woken(active, awake.clone());
+        Ok(awake)
+    }
+
+    fn has_woken(&self, active: &ActiveSegment, awake: Rc<AwakeSegment>) {
+        *active.awake.borrow_mut() = Some(awake);
         if let Some(idle) = self.shared.log_woke(self.id, self.me.clone()) {
             runtime::spawn_detached(async move { idle.rest().await });
         }
-        Ok(awake)
+    }
+
+    /// Takes the empty file of a log that was made just now.
+    fn adopt_new_file(&self, file: File) {
+        let active = self.active();
+        let Some(indexes) = active.recovered.borrow_mut().take() else { return };
+        let appender = self.page_cache_appender(file, 0, false);
+        let (indexes, persisted) = (RefCell::new(indexes), Cell::default());
+        self.has_woken(&active, Rc::new(AwakeSegment { appender, indexes, persisted }));
     }
 
     /// Closes the active segment's file and gives up its memory until the next use.
@@ -214,9 +239,13 @@ impl LogState {
             tracing::warn!(topic_partition = %self.topic_partition, file = %path.display(),
                 "the file system has no direct writes; the page cache is used instead");
         }
+        Ok(self.page_cache_appender(file, size_bytes, torn))
+    }
+
+    fn page_cache_appender(&self, file: File, size_bytes: u64, torn: bool) -> SegmentAppender {
         let segment_bytes = self.options().segment_bytes_effective();
         self.tail.pin_from(Offset::MAX); // what is appended is in the file at once
-        Ok(SegmentAppender::PageCache(PageCacheAppender::new(file, size_bytes, torn, segment_bytes)))
+        SegmentAppender::PageCache(PageCacheAppender::new(file, size_bytes, torn, segment_bytes))
     }
 
     async fn dma_appender(

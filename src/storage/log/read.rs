@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::model::Offset;
 use crate::runtime::{self, mapped_file};
 
+use super::super::cold_reads::ColdSpan;
 use super::super::error::StorageError;
 use super::super::recovery;
 use super::super::segment::{ActiveSegment, SealedSegment};
@@ -179,6 +180,21 @@ impl LogState {
             match segment_reader::read_sealed(&loaded, request, &path)? {
                 MappedRead::View(view) => return Ok(view),
                 MappedRead::Ended => from = self.offset_behind(&segment),
+                MappedRead::NotResident(_) if resident_tries == 0 => {
+                    resident_tries += 1;
+                    let span = ColdSpan {
+                        key: (self.id, segment.base_offset),
+                        path: &path,
+                        position: loaded.indexes.offsets.lookup(request.offset),
+                        end: loaded.map.len() as u64,
+                    };
+                    if let Some(view) = self.shared.cold_reads.read(&span, request).await {
+                        if view.next_offset >= self.offset_behind(&segment) {
+                            self.read_ahead(view.next_offset);
+                        }
+                        return Ok(view);
+                    }
+                }
                 MappedRead::NotResident(range) if resident_tries < RESIDENT_TRIES => {
                     resident_tries += 1;
                     segment_reader::make_resident(&loaded, range).await;
@@ -191,6 +207,24 @@ impl LogState {
                 }
             }
         }
+    }
+
+    /// A sequential reader comes to the segment that begins at `offset` next: loads it, if it is sealed, and its first block
+    /// meanwhile.
+    fn read_ahead(&self, offset: Offset) {
+        let Place::Sealed(segment) = self.place_of(offset) else { return };
+        let (path, base_offset) = (segment.log_path(&self.dir), segment.base_offset);
+        if base_offset == offset {
+            let span =
+                ColdSpan { key: (self.id, base_offset), path: &path, position: 0, end: segment.size_bytes };
+            self.shared.cold_reads.read_ahead(&span);
+        }
+        let log = self.me.upgrade();
+        runtime::spawn_detached(async move {
+            if let Some(log) = log {
+                let _ = log.load(&segment).await; // what is wrong, the reader will see
+            }
+        });
     }
 
     /// The segment that holds `offset`, or the first behind a gap.
@@ -249,9 +283,16 @@ impl LogState {
         request: &ReadRequest,
     ) -> Result<Option<ReadView>, StorageError> {
         let awake = self.awake(active).await?;
+        if let Some(view) = self.try_read_active(active, request)? {
+            return Ok(Some(view));
+        }
         let position = awake.indexes.borrow().offsets.lookup(request.offset);
         let end = awake.appender.written_position(active.size_bytes.get());
         let file = awake.appender.file().clone();
+        let span = ColdSpan { key: (self.id, active.base_offset), path: file.path(), position, end };
+        if let Some(view) = self.shared.cold_reads.read(&span, request).await {
+            return Ok(Some(view));
+        }
         let read = segment_reader::read_file(FileSpan { file, position, end }, request).await?;
         // Bytes that are not in the file yet are in the tail cache, where the next try finds them.
         if read.is_none() && end < active.size_bytes.get() {
