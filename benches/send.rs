@@ -12,7 +12,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 use logstreams::base::clock;
-use support::{Series, Table, scaled};
+use support::{Series, Table, scaled, thread_cpu_ns};
 
 const CHUNK_BYTES: usize = 1 << 20;
 /// What is sent over and over; more than a processor's caches hold.
@@ -29,12 +29,6 @@ struct Case {
     name: &'static str,
     cpu_s_per_gb: Series,
     gb_per_s: Series,
-}
-
-/// Nanoseconds of CPU that the calling thread has used.
-fn thread_cpu_ns() -> f64 {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("the kernel tells");
-    stat.split(' ').next().and_then(|ns| ns.parse().ok()).expect("a number")
 }
 
 fn send(way: Way, stream: &mut TcpStream, source: &[u8], file: &File, total: usize) {

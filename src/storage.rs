@@ -12,6 +12,7 @@
 //! the clock (times are arguments).
 
 pub mod checkpoint;
+mod cold_reads;
 mod data_dir;
 mod error;
 mod file_names;

@@ -47,6 +47,12 @@ pub fn interleave<C>(cases: &mut [C], mut round: impl FnMut(&mut C)) {
     }
 }
 
+/// Nanoseconds of CPU that the calling thread has used.
+pub fn thread_cpu_ns() -> f64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("the kernel tells");
+    stat.split(' ').next().and_then(|ns| ns.parse().ok()).expect("a number")
+}
+
 /// One figure of every round.
 #[derive(Debug, Clone, Default)]
 pub struct Series(Vec<f64>);

@@ -11,13 +11,16 @@ use std::time::Duration;
 use super::Shard;
 use crate::base::clock;
 use crate::model::TopicPartition;
+use crate::partition::Partition;
 use crate::runtime::executor::TaskQueue;
 use crate::runtime::local::Event;
-use crate::runtime::{blocking, process, sleep, timeout};
+use crate::runtime::{blocking, directory, process, sleep, timeout, yield_if_needed};
 use crate::storage::StorageError;
 
 /// Partitions that are synced side by side.
 const FLUSHES_AT_ONCE: usize = 2;
+/// From so many on, partitions are synced by one sync of the whole file system.
+const SYNC_TOGETHER_MIN: usize = 32;
 /// How often the free space is looked at while something is written.
 const DISK_CHECK_INTERVAL_MS: i64 = 1000;
 /// How often it is looked at while the disk is low.
@@ -68,6 +71,7 @@ impl Shard {
                     let wait = Duration::from_millis(u64::try_from(due_ms - now_ms).unwrap_or(0));
                     timeout(wait, self.stopping()).await;
                 }
+                Some(_) if self.due_count(now_ms) >= SYNC_TOGETHER_MIN => self.flush_all_due(now_ms).await,
                 Some(key) => {
                     let taken = self.flusher.due.borrow_mut().remove(&key);
                     if let Some(topic_partition) = taken {
@@ -95,12 +99,68 @@ impl Shard {
         }
         // Out of line before the sync, so that what is written meanwhile gets a new entry.
         self.flusher.queued.borrow_mut().remove(&topic_partition);
+        self.flush(&partition).await;
+        self.check_disk(now_ms).await;
+    }
+
+    /// How many places in line have come to their time, as far as that matters.
+    fn due_count(&self, now_ms: i64) -> usize {
+        self.flusher.due.borrow().range(..=(now_ms, u64::MAX)).take(SYNC_TOGETHER_MIN).count()
+    }
+
+    /// As [`Shard::flush_when_due`] for all whose place in line has come, with one sync for all.
+    async fn flush_all_due(&self, now_ms: i64) {
+        let later = self.flusher.due.borrow_mut().split_off(&(now_ms, u64::MAX));
+        let taken = self.flusher.due.replace(later);
+        let mut unsynced = Vec::new();
+        for ((_, number), topic_partition) in taken {
+            yield_if_needed().await;
+            let Some(partition) = self.partition(&topic_partition) else {
+                self.flusher.queued.borrow_mut().remove(&topic_partition);
+                continue;
+            };
+            let flush_ms = i64::try_from(partition.config().flush_ms).unwrap_or(i64::MAX);
+            match partition.log().dirty_since_ms().map(|since| since.saturating_add(flush_ms)) {
+                Some(due_ms) if due_ms > now_ms => {
+                    self.flusher.due.borrow_mut().insert((due_ms, number), topic_partition);
+                }
+                due => {
+                    self.flusher.queued.borrow_mut().remove(&topic_partition);
+                    unsynced.extend(due.map(|_| partition));
+                }
+            }
+        }
+        self.sync_together(&unsynced).await;
+        for partition in unsynced {
+            self.flush(&partition).await; // finds nothing left to do, unless the sync of all has failed
+        }
+        self.check_disk(now_ms).await;
+    }
+
+    /// Makes many partitions durable by one sync of the file system that they share; of a few, nothing.
+    pub(super) async fn sync_together(&self, partitions: &[Rc<Partition>]) {
+        let covers: Vec<_> = partitions
+            .iter()
+            .filter_map(|partition| Some((partition, partition.log().sync_cover()?)))
+            .collect();
+        if covers.len() < SYNC_TOGETHER_MIN {
+            return;
+        }
+        match directory::sync_file_system(&self.data_dir).await {
+            Ok(()) => covers.iter().for_each(|(partition, cover)| partition.log().synced(cover)),
+            Err(error) => {
+                tracing::warn!(%error, "the file system could not be synced; each file is synced instead")
+            }
+        }
+    }
+
+    async fn flush(&self, partition: &Partition) {
         if let Err(error) = partition.log().flush().await
             && !matches!(error, StorageError::Closed { .. })
         {
-            tracing::error!(partition = %topic_partition, %error, "the lazy flusher could not sync a partition");
+            let partition = partition.topic_partition();
+            tracing::error!(%partition, %error, "the lazy flusher could not sync a partition");
         }
-        self.check_disk(now_ms).await;
     }
 
     /// Stops appends while less than `disk.reserve.bytes` is free.

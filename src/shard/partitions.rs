@@ -188,6 +188,7 @@ impl Shard {
         self.close_groups();
         let partitions = std::mem::take(&mut *self.partitions.borrow_mut());
         let count = partitions.len();
+        self.sync_together(&partitions.values().cloned().collect::<Vec<_>>()).await;
         let mut closing = std::collections::VecDeque::new();
         let mut checkpoints = Vec::with_capacity(partitions.len());
         for (topic_partition, partition) in partitions {
