@@ -176,6 +176,12 @@ class Broker:
                 self.process.wait()
         self.process = None
 
+    def kill(self):
+        """Ends the process as a crash would; the directory stays."""
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+
     def is_dead(self):
         return self.process is None or self.process.poll() is not None
 

@@ -31,6 +31,8 @@ class Context:
     consume_bytes: int
     tool_messages: int
     connections_max: int
+    # Whether loadgen checks every message.
+    verify: bool
     work_dir: pathlib.Path
     ballast: machine.Ballast
     # Makes another broker of the same kind: {side name: function}.
@@ -53,6 +55,8 @@ class Context:
 
     def loadgen(self, broker, command, topic, seconds, arguments):
         """A report of loadgen's about a run against a broker."""
+        if self.verify and (command == "both" or "--exit-at-end" in arguments):
+            arguments = [*arguments, "--verify"]
         line = [command, "--bootstrap", broker.bootstrap, "--topic", topic, "--broker-pid", str(broker.pid), "--quiet"]
         report = self._loadgen([*line, *arguments], seconds)
         unanswered = (report["produce"] or {}).get("unfinished", 0)
@@ -63,10 +67,18 @@ class Context:
 
     def produce_closed(self, broker, topic, arguments, bytes_max):
         """Produce as fast as it goes, to a topic that is deleted afterwards."""
+        end = ["--verify"] if self.verify else ["--delete-topic"]
         report = self.loadgen(broker, "produce", topic, self.seconds, [
             "--duration", f"{self.seconds}s", "--bytes", str(bytes_max), "--warmup", "1s",
-            "--delete-topic", *self.topic_configs(), *arguments])
+            *end, *self.topic_configs(), *arguments])
         self.note_loadgen(report)
+        if self.verify:
+            checked = self._loadgen(["consume", "--bootstrap", broker.bootstrap, "--topic", topic, "--quiet",
+                                     "--exit-at-end", "--verify"], 300)
+            if checked["consume"]["messages"] < report["produce"]["messages"]:
+                raise RuntimeError(f"{checked['consume']['messages']} of {report['produce']['messages']} messages are there")
+            self.delete(broker, topic)
+            self.last_report = report
         return report
 
     def bare(self, arguments):

@@ -75,6 +75,21 @@ WORKS = {
     "end-to-end-100k": Work(
         ["100,000 messages/s of 1 KiB, acks=1: from the intended send to the reading"],
         _with(steady.end_to_end, rate=100_000), has_latency=True),
+    "end-to-end-long": Work(
+        ["100,000 messages/s of 1 KiB, acks=1, for a minute on end: from the intended send to the reading"],
+        _with(steady.end_to_end_long, rate=100_000, seconds=60), has_latency=True),
+    "end-to-end-10-minutes": Work(
+        ["100,000 messages/s of 1 KiB, acks=1, for ten minutes on end: from the intended send to the reading"],
+        _with(steady.end_to_end_long, rate=100_000, seconds=600), has_latency=True),
+    "synced-1": Work(
+        ["acknowledged when synced (flush.messages=1): 1 producer with 1 KiB in flight, 1 partition"],
+        _with(steady.produce_synced, partitions=1, connections=1), has_latency=True),
+    "synced-64": Work(
+        ["acknowledged when synced: 64 producers with 1 KiB in flight each, 1 partition"],
+        _with(steady.produce_synced, partitions=1, connections=64), has_latency=True),
+    "synced-64-100": Work(
+        ["acknowledged when synced: 64 producers with 1 KiB in flight each, 100 partitions"],
+        _with(steady.produce_synced, partitions=100, connections=64), has_latency=True),
     "kafka-tools": Work(
         ["ProducerPerformance 1 KiB, batch 64 KiB, linger 5 ms, acks=all (broker CPU with connecting)",
          "ConsumerPerformance 1 KiB (broker CPU with joining the group)"], bulk.kafka_tools),
@@ -89,6 +104,8 @@ WORKS = {
     "start-10000": Work(
         ["start with 10,000 partitions after a clean stop"], _with(steady.start_with, partitions=10_000),
         only="LogStreams"),
+    "start-killed": Work(
+        ["start after kill -9 with 10 GB of log"], _with(steady.start_killed, log_bytes=10_000_000_000)),
     "grow-partitions": Work(
         [f"CPU of a message by partitions ({steady.GROWTH_RATE:,} one-record requests/s of 100 bytes, acks=1)"],
         steady.grow_partitions, growth_metric="broker CPU us/request"),

@@ -16,6 +16,8 @@ GROWTH_PARTITIONS = [1, 10, 100, 1_000]
 GROWTH_CONNECTIONS = [1, 100, 1_000, 10_000]
 MANY_PARTITIONS = 1_000
 IDLE_SECONDS = 2
+LONG_SEGMENT_BYTES = 256 << 20
+LONG_RETENTION_BYTES = 2 << 30
 
 
 def produce_one_in_flight(context, broker, turn):
@@ -36,6 +38,35 @@ def end_to_end(context, broker, turn, rate):
     return {
         **clients.latency_metrics(report["consume"]["end_to_end_us"]),
         "broker CPU % of a core": report["broker"]["cores"] * 100,
+    }
+
+
+def end_to_end_long(context, broker, turn, rate, seconds):
+    """The same for so long that the kernel writes back all the time; retention keeps the disk from filling."""
+    report = context.loadgen(broker, "both", f"cmp-long-{turn}", seconds, [
+        "--partitions", "4", "--consumers", "1", "--rate", str(rate), "--acks", "1", "--duration", f"{seconds}s",
+        "--warmup", "2s", "--delete-topic", "--topic-config", f"segment.bytes={LONG_SEGMENT_BYTES}",
+        "--topic-config", f"retention.bytes={LONG_RETENTION_BYTES}", *context.topic_configs()])
+    return {
+        **clients.latency_metrics(report["consume"]["end_to_end_us"]),
+        "broker CPU % of a core": report["broker"]["cores"] * 100,
+        **clients.memory_metrics(report),
+    }
+
+
+def produce_synced(context, broker, turn, partitions, connections):
+    """Each producer has one message of 1 KiB in flight, and is answered when it is on the disk."""
+    topic = f"cmp-sync-{partitions}-{connections}-{turn}"
+    report = context.loadgen(broker, "produce", topic, context.seconds, [
+        "--partitions", str(partitions), "--connections", str(connections), "--in-flight", "1",
+        "--batch-messages", "1", "--message-bytes", "1KiB", "--acks", "all", "--topic-config", "flush.messages=1",
+        "--duration", f"{context.seconds}s", "--warmup", "1s", "--delete-topic"])
+    latency = report["produce"]["latency_us"]
+    return {
+        "requests/s": report["produce"]["requests_per_s"],
+        "broker CPU us/request": report["broker"]["us_per_request"],
+        "p50 us": latency["p50"],
+        "p99 us": latency["p99"],
     }
 
 
@@ -83,6 +114,26 @@ def start_with(context, broker, _turn, partitions):
         fresh.halt()
         ready_s = fresh.launch()
         return {"ready after ms": ready_s * 1000, "RSS MB": machine.resident_bytes(fresh.pid) / MB}
+    finally:
+        fresh.stop()
+
+
+def start_killed(context, broker, _turn, log_bytes):
+    """A broker that was killed under load starts again on so many bytes of log, and has them."""
+    fresh = context.fresh_broker[broker.name]()
+    try:
+        fresh.start()
+        stamps = ["--verify"] if context.verify else []
+        context.loadgen(fresh, "produce", "cmp-killed", 300, [
+            *stamps,
+            "--partitions", "8", "--connections", "4", "--batch-bytes", "900KiB", "--bytes", str(log_bytes),
+            "--acks", "all", *context.topic_configs()])
+        fresh.kill()
+        ready_s = fresh.launch()
+        report = context.loadgen(fresh, "consume", "cmp-killed", 300, ["--exit-at-end"])
+        if report["consume"]["wire_bytes"] < log_bytes:
+            raise RuntimeError(f"{report['consume']['wire_bytes']} bytes are left of {log_bytes}")
+        return {"ready after ms": ready_s * 1000}
     finally:
         fresh.stop()
 
