@@ -83,6 +83,7 @@ impl Case {
         let file =
             self.writes.then(|| File::create(dir.path().join("requests")).expect("a file can be made"));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        rustix::net::listen(&listener, 4_096).expect("a listening socket may listen for more");
         let address = listener.local_addr().expect("an address");
         let is_waiting = self.at_once < self.connections;
         let groups = if is_waiting { scaled(200, 4) } else { scaled(400, 10) };
