@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod crc32c;
 pub mod glob;
+pub mod murmur2;
 pub mod random;
 pub mod units;
 pub mod varint;

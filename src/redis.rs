@@ -31,6 +31,26 @@ mod command;
 mod connection;
 mod front;
 
+use crate::base::units::MIB;
+use resp::{Decoded, Decoder};
+
+/// Decodes commands as a connection would, and does nothing with them: for fuzzing. How many there are.
+///
+/// # Errors
+/// Why a connection would be closed.
+pub fn check_commands(mut bytes: &[u8]) -> Result<usize, String> {
+    let limits = resp::Limits { bulk_bytes: MIB, elements: 10_000, command_bytes: MIB };
+    let mut decoder = Decoder::new(limits);
+    let mut count = 0;
+    while let Decoded::Command(size) = decoder.decode(bytes).map_err(|error| error.to_string())? {
+        let (command, rest) = bytes.split_at(size);
+        decoder.args(command).from(0).for_each(drop);
+        bytes = rest;
+        count += 1;
+    }
+    Ok(count)
+}
+
 pub use client_table::ClientTable;
 pub use connection::serve;
 pub use front::Front;

@@ -61,7 +61,7 @@ fn a_good_configuration_is_ok() -> io::Result<()> {
 fn a_bad_configuration_is_one_sentence_and_exit_1() -> io::Result<()> {
     let directory = tempfile::tempdir()?;
     write(directory.path(), "# sizes\nlog.segment.byte = 1\n")?;
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 5] = [
         (
             &["--config", "logstreams.toml"],
             "error: logstreams.toml line 2: unknown key 'log.segment.byte'; did you mean 'log.segment.bytes'?\n",

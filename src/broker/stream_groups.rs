@@ -10,8 +10,7 @@ use crate::shard::{ShardReply, ShardRequest};
 impl Broker {
     /// Asks a stream group. Makes the topics that keep groups on first use.
     pub async fn stream_group(&self, request: StreamGroupRequest) -> StreamGroupReply {
-        let unavailable =
-            |why: String| StreamGroupReply::Refused(StreamGroupError::NotAvailable(why));
+        let unavailable = |why: String| StreamGroupReply::Refused(StreamGroupError::NotAvailable(why));
         // Its offset is committed where Kafka's groups commit theirs.
         if let Err(error) = self.group_coordinator(&request.key.group).await {
             return unavailable(error.to_string());
@@ -56,7 +55,8 @@ impl Broker {
         let topic = match known {
             Some(topic) => topic,
             None => {
-                self.ensure_topic(STREAM_GROUPS_TOPIC, self.config().redis_groups_topic_num_partitions).await?
+                self.ensure_topic(STREAM_GROUPS_TOPIC, self.config().redis_groups_topic_num_partitions)
+                    .await?
             }
         };
         let count = PartitionIndex::try_from(topic.partitions.len()).unwrap_or(PartitionIndex::MAX);

@@ -26,8 +26,8 @@ mod state;
 use std::collections::BTreeMap;
 
 use crate::coordinator::group::StateRecord;
-use crate::model::stream_group::{StreamGroupKey, StreamGroupReply, StreamGroupVerb};
-use crate::model::{Offset, TopicName, TopicPartition};
+use crate::model::stream_group::{GroupPosition, StreamGroupKey, StreamGroupReply, StreamGroupVerb};
+use crate::model::{NO_TIMESTAMP, Offset, TopicName, TopicPartition};
 
 use schema::{Change, SchemaError};
 use state::StreamGroup;
@@ -95,11 +95,11 @@ impl StreamGroups {
     pub fn sync(&self, key: &StreamGroupKey, committed: Option<Committed>) -> Vec<StateRecord> {
         let Some(committed) = committed else { return Vec::new() };
         match self.groups.get(key) {
-            None => vec![Change::Position(committed.offset).encode(key)],
+            None => vec![Change::Position(moved_to(committed)).encode(key)],
             Some(group) if committed.is_own || committed.offset == group.committable() => Vec::new(),
             Some(group) => {
                 let pending = group.pending.keys().map(|offset| Change::Done(*offset).encode(key));
-                pending.chain([Change::Position(committed.offset).encode(key)]).collect()
+                pending.chain([Change::Position(moved_to(committed)).encode(key)]).collect()
             }
         }
     }
@@ -112,13 +112,12 @@ impl StreamGroups {
         committed: Option<Committed>,
         now_ms: i64,
     ) -> StreamGroupReply {
-        let moves = self.sync(key, committed);
-        if moves.is_empty() {
+        let Some(committed) = committed.filter(|_| !self.sync(key, committed).is_empty()) else {
             return self.plan(key, verb, now_ms).reply;
-        }
+        };
         // Somebody else has moved the group, which then has nothing pending.
         let mut moved = StreamGroups::new(self.settings);
-        let position = Change::Position(committed.map_or(0, |committed| committed.offset)).encode(key);
+        let position = Change::Position(moved_to(committed)).encode(key);
         let taken_in = moved.replay(&position.key, position.value.as_deref());
         debug_assert!(taken_in.is_ok(), "the record is of our own making");
         moved.plan(key, verb, now_ms).reply
@@ -157,7 +156,11 @@ impl StreamGroups {
     }
 
     fn forget(&self, is_meant: impl Fn(&StreamGroupKey) -> bool) -> Vec<StateRecord> {
-        self.groups.iter().filter(|(key, _)| is_meant(key)).flat_map(|(key, group)| group.tombstones(key)).collect()
+        self.groups
+            .iter()
+            .filter(|(key, _)| is_meant(key))
+            .flat_map(|(key, group)| group.tombstones(key))
+            .collect()
     }
 
     /// The records that hold the whole state.
@@ -172,6 +175,11 @@ impl StreamGroups {
         let records = |group: &StreamGroup| 1 + group.consumers.len() + group.pending.len();
         (self.groups.values().map(records).sum::<usize>() * RECORD_BYTES) as u64
     }
+}
+
+/// Where somebody else has moved a group.
+fn moved_to(committed: Committed) -> GroupPosition {
+    GroupPosition { next_offset: committed.offset, last_timestamp_ms: NO_TIMESTAMP }
 }
 
 #[cfg(test)]

@@ -312,10 +312,10 @@ async fn while_connected<T>(
             return Ok(Some(answering.await));
         }
         let answered = async { First::Answered(answering.as_mut().await) };
-        let read = async { 
+        let read = async {
             let hint = frame::size_hint(buffer.bytes());
             First::Read(buffer.fill(link.stream(), hint).await)
-         };
+        };
         match future::or(answered, read).await {
             First::Answered(answer) => return Ok(Some(answer)),
             // The watch shuts the reading side when the server stops; the client still waits for its answer.

@@ -6,6 +6,24 @@
 
 use super::{Offset, TopicPartition};
 
+/// An entry: its offset, which alone decides, and the time in its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamEntryId {
+    /// The record's offset.
+    pub offset: Offset,
+    /// The record's timestamp.
+    pub timestamp_ms: i64,
+}
+
+/// How far a group has read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupPosition {
+    /// The next entry to be delivered.
+    pub next_offset: Offset,
+    /// The time in the id of the entry before; -1 if it is not known.
+    pub last_timestamp_ms: i64,
+}
+
 /// One group on one partition.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamGroupKey {
@@ -27,16 +45,10 @@ pub struct StreamGroupRequest {
 /// What is asked of a group. Offsets are those of entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StreamGroupVerb {
-    /// Make the group; its first delivery is the entry at `next_offset`.
-    Create {
-        /// Where it begins.
-        next_offset: Offset,
-    },
+    /// Make the group; it begins there.
+    Create(GroupPosition),
     /// Go on from another place; what is pending stays so.
-    SetPosition {
-        /// Where it goes on.
-        next_offset: Offset,
-    },
+    SetPosition(GroupPosition),
     /// Forget the group on this partition.
     Destroy,
     /// Make a consumer.
@@ -55,12 +67,12 @@ pub enum StreamGroupVerb {
         /// The position at which they were read.
         from: Offset,
         /// The position behind them.
-        next_offset: Offset,
+        to: GroupPosition,
         /// The entries.
-        offsets: Vec<Offset>,
+        entries: Vec<StreamEntryId>,
     },
-    /// These entries are done with.
-    Acknowledge(Vec<Offset>),
+    /// These entries are done with; an id whose time is another is none of them.
+    Acknowledge(Vec<StreamEntryId>),
     /// What is pending, in sum.
     Summary,
     /// What is pending, entry by entry.
@@ -107,8 +119,8 @@ pub struct PendingFilter {
 pub struct Claim {
     /// The new owner.
     pub consumer: String,
-    /// Which entries.
-    pub offsets: Vec<Offset>,
+    /// Which entries; their times matter only for those that are not pending.
+    pub entries: Vec<StreamEntryId>,
     /// Only those delivered at least so long ago.
     pub min_idle_ms: i64,
     /// When they count as delivered; now if it is not said.
@@ -117,7 +129,7 @@ pub struct Claim {
     pub delivery_count: Option<i64>,
     /// Leave the delivery count as it is (JUSTID).
     pub keeps_count: bool,
-    /// Claim entries as well that are not pending (FORCE); they must be before the group's position.
+    /// Claim entries as well that are not pending (FORCE).
     pub forces: bool,
 }
 
@@ -135,7 +147,7 @@ pub enum StreamGroupReply {
     /// To `Pending` and `History`.
     Pending(Vec<PendingEntry>),
     /// To `Claim`: the entries claimed.
-    Claimed(Vec<Offset>),
+    Claimed(Vec<StreamEntryId>),
     /// To `Describe`.
     Described(StreamGroupDescription),
     /// Nothing was changed.
@@ -166,7 +178,7 @@ pub enum StreamGroupError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingEntry {
     /// Which one.
-    pub offset: Offset,
+    pub id: StreamEntryId,
     /// Its owner.
     pub consumer: String,
     /// When it was last delivered, in milliseconds.
@@ -180,10 +192,10 @@ pub struct PendingEntry {
 pub struct PendingSummary {
     /// How many.
     pub count: usize,
-    /// The first one's offset.
-    pub first: Option<Offset>,
-    /// The last one's offset.
-    pub last: Option<Offset>,
+    /// The first one.
+    pub first: Option<StreamEntryId>,
+    /// The last one.
+    pub last: Option<StreamEntryId>,
     /// How many each consumer has, if any.
     pub by_consumer: Vec<(String, usize)>,
 }
@@ -191,8 +203,8 @@ pub struct PendingSummary {
 /// A group without its pending entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamGroupDescription {
-    /// The next entry to be delivered.
-    pub next_offset: Offset,
+    /// How far it has read.
+    pub position: GroupPosition,
     /// What is committed: the first entry that is not acknowledged.
     pub committed_offset: Offset,
     /// How many entries are pending.

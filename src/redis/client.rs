@@ -84,9 +84,11 @@ impl Client {
         let entry = &self.membership.entry;
         entry.last_active_ms.store(now_ms, Ordering::Relaxed);
         entry.unsent_bytes.store(self.link.unsent_bytes(), Ordering::Relaxed);
-        let queued = self.transaction.borrow().as_ref().map_or(-1, |queue| {
-            i64::try_from(queue.commands.len()).unwrap_or(i64::MAX)
-        });
+        let queued = self
+            .transaction
+            .borrow()
+            .as_ref()
+            .map_or(-1, |queue| i64::try_from(queue.commands.len()).unwrap_or(i64::MAX));
         entry.queued_commands.store(queued, Ordering::Relaxed);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The clients, by id.
@@ -38,6 +38,7 @@ pub(super) struct ClientEntry {
     pub(super) lag: AtomicI64,
     /// 2 or 3.
     pub(super) protocol: AtomicU64,
+    is_blocked: AtomicBool,
 }
 
 /// Texts of a client.
@@ -56,6 +57,7 @@ pub(super) struct ClientTotals {
     pub(super) total_connections: u64,
     pub(super) total_commands: u64,
     pub(super) subscribers: usize,
+    pub(super) blocked: usize,
     pub(super) paused: u64,
     pub(super) lag: i64,
     pub(super) unsent_bytes: u64,
@@ -78,6 +80,7 @@ impl ClientTable {
             paused: AtomicU64::new(0),
             lag: AtomicI64::new(0),
             protocol: AtomicU64::new(2),
+            is_blocked: AtomicBool::new(false),
         });
         self.total_connections.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(id, entry.clone());
@@ -105,6 +108,7 @@ impl ClientTable {
         for client in clients.values() {
             let is_subscriber = client.subscriptions.iter().any(|count| count.load(Ordering::Relaxed) > 0);
             totals.subscribers += usize::from(is_subscriber);
+            totals.blocked += usize::from(client.is_blocked.load(Ordering::Relaxed));
             totals.paused += client.paused.load(Ordering::Relaxed);
             totals.lag += client.lag.load(Ordering::Relaxed);
             totals.unsent_bytes += client.unsent_bytes.load(Ordering::Relaxed);
@@ -118,6 +122,18 @@ impl ClientTable {
 }
 
 impl ClientEntry {
+    /// Notes that the client waits for a command, until the answer is dropped.
+    pub(super) fn block(&self) -> impl Drop + use<'_> {
+        struct Blocked<'a>(&'a AtomicBool);
+        impl Drop for Blocked<'_> {
+            fn drop(&mut self) {
+                self.0.store(false, Ordering::Relaxed);
+            }
+        }
+        self.is_blocked.store(true, Ordering::Relaxed);
+        Blocked(&self.is_blocked)
+    }
+
     pub(super) fn words(&self) -> ClientWords {
         self.words.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -126,27 +142,34 @@ impl ClientEntry {
         change(&mut self.words.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The client as a line of CLIENT LIST. Beside Redis's fields: `paused`, `lag`.
+    /// The client as a line of CLIENT LIST: those of Redis's fields that mean something here, and `paused`, `lag`.
     pub(super) fn line(&self, now_ms: i64) -> String {
         let seconds = |since_ms: i64| (now_ms - since_ms).max(0) / 1000;
         let words = self.words();
         let [sub, psub, ssub] = &self.subscriptions;
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let (sub, psub, ssub) = (count(sub), count(psub), count(ssub));
+        let flags = match (sub + psub + ssub > 0, self.is_blocked.load(Ordering::Relaxed)) {
+            (true, _) => "P",
+            (false, true) => "b",
+            (false, false) => "N",
+        };
         format!(
-            "id={} addr={} laddr={} fd=0 name={} age={} idle={} flags={} db=0 sub={sub} psub={psub} ssub={ssub} \
-             multi={} qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 obl=0 oll=0 omem={} tot-mem=0 events=r cmd={} user=default \
-             redir=-1 resp={} lib-name={} lib-ver={} paused={} lag={}\n",
+            "id={} addr={} laddr={} name={} age={} idle={} flags={flags} db=0 sub={sub} psub={psub} ssub={ssub} \
+             multi={} omem={} cmd={} user=default resp={} lib-name={} lib-ver={} paused={} lag={}\n",
             self.id,
             self.peer,
             self.local,
             words.name,
             seconds(self.created_ms),
             seconds(self.last_active_ms.load(Ordering::Relaxed)),
-            if sub + psub + ssub > 0 { "P" } else { "N" },
             self.queued_commands.load(Ordering::Relaxed),
             count(&self.unsent_bytes),
-            if words.last_command.is_empty() { "NULL".to_owned() } else { words.last_command.to_ascii_lowercase() },
+            if words.last_command.is_empty() {
+                "NULL".to_owned()
+            } else {
+                words.last_command.to_ascii_lowercase()
+            },
             count(&self.protocol),
             words.library,
             words.library_version,

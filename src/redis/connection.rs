@@ -73,27 +73,23 @@ impl Connection {
         loop {
             let next = self.handle_read().await;
             self.send().await;
-            match next {
-                Next::End => {
-                    timeout(LAST_REPLIES_GRACE, self.client.link.wait_while(|link| link.unsent_bytes() > 0)).await;
-                    return;
-                }
-                Next::Read(_) if self.client.link.is_closed() || self.client.link.is_ending() => return,
-                Next::Read(hint) => {
-                    let stream = self.client.link.stream().clone();
-                    match self.buffer.fill(&stream, hint).await {
-                        Ok(0) | Err(_) => return,
-                        Ok(_) => {}
-                    }
-                }
+            let Next::Read(hint) = next else { break };
+            if self.client.link.is_closed() || self.client.link.is_ending() {
+                break;
+            }
+            let stream = self.client.link.stream().clone();
+            if !matches!(self.buffer.fill(&stream, hint).await, Ok(1..)) {
+                break;
             }
         }
+        // The client has said its last; what it asked before is answered all the same.
+        timeout(LAST_REPLIES_GRACE, self.client.link.wait_while(|link| link.unsent_bytes() > 0)).await;
     }
 
     /// Carries out all whole commands that were read.
     async fn handle_read(&mut self) -> Next {
         let now_ms = clock::now_ms();
-        let mut writes = Writes::new(now_ms);
+        let mut writes = Writes::new(&self.client, now_ms);
         let mut taken = 0;
         let mut count = 0;
         let next = loop {
@@ -160,7 +156,8 @@ impl Connection {
         link.queue(Bytes::from(self.out.take()));
         link.flush().await;
         // Somebody else may be sending: pushes to a subscriber whose socket is full.
-        link.wait_while(|link| !link.is_ending() && link.unsent_bytes() > UNSENT_REPLIES_MAX_BYTES as u64).await;
+        link.wait_while(|link| !link.is_ending() && link.unsent_bytes() > UNSENT_REPLIES_MAX_BYTES as u64)
+            .await;
     }
 
     /// Pushes of a new subscription come behind its confirmation.
@@ -198,6 +195,11 @@ impl Connection {
         let row = match check(&client, &args) {
             Ok(Some(row)) => row,
             Ok(None) => return Flow::Continue, // an empty line
+            // A browser was talked into sending something here; what follows is not meant for us either.
+            Err(_) if is_of_http(&args) => {
+                tracing::warn!(peer = %client.membership.entry.peer, "closing a connection: it speaks HTTP");
+                return Flow::End;
+            }
             Err(error) => {
                 if let Some(transaction) = &mut *client.transaction.borrow_mut() {
                     transaction.is_broken = true;
@@ -217,7 +219,8 @@ impl Connection {
         }
         let reply_start = self.out.len();
         let when_sent = RefCell::default();
-        let mut call = Call { client: &client, args, out: &mut self.out, may_wait: true, when_sent: &when_sent };
+        let mut call =
+            Call { client: &client, args, out: &mut self.out, may_wait: true, when_sent: &when_sent };
         let result = if row.may_block() {
             let out_so_far = call.out.take();
             client.link.queue(Bytes::from(out_so_far)); // what was answered before must not wait
@@ -263,6 +266,12 @@ fn check(client: &Client, args: &Args<'_>) -> Result<Option<&'static CommandRow>
     Ok(Some(row))
 }
 
+/// Whether the words are a line of an HTTP request, as a page in a browser can make one.
+fn is_of_http(args: &Args<'_>) -> bool {
+    let name = args.get(0).unwrap_or_default();
+    name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:")
+}
+
 /// Queues a command for EXEC.
 fn queue(client: &Client, row: &CommandRow, owned: &OwnedArgs) -> Result<(), ErrorReply> {
     let mut transaction = client.transaction.borrow_mut();
@@ -297,6 +306,7 @@ async fn while_connected<T>(
     if let Some(answer) = poll_once(answering.as_mut()).await {
         return Some(answer);
     }
+    let _blocked = client.membership.entry.block();
     loop {
         if buffer.bytes().len() >= READ_AHEAD_MAX_BYTES {
             return Some(answering.await);

@@ -12,6 +12,7 @@ use super::error_reply::ErrorReply;
 use super::resp::digits;
 use crate::base::units::KIB;
 use crate::broker::{Broker, BrokerError, FetchPartition, FetchRequest, FetchedPartition, IsolationLevel};
+use crate::model::stream_group::StreamEntryId;
 use crate::model::{NO_LEADER_EPOCH, Offset, ProducerId, TopicPartition};
 use crate::record::{Batches, Compression, ControlType, RecordView, for_each_record, parse_control_batch};
 use crate::runtime;
@@ -53,8 +54,17 @@ pub(super) struct Wanted {
 pub(super) struct EntryEnd {
     /// Its offset.
     pub(super) offset: Offset,
+    /// Its timestamp.
+    pub(super) timestamp_ms: i64,
     /// Where its bytes end.
     pub(super) end: usize,
+}
+
+impl EntryEnd {
+    /// The entry's id.
+    pub(super) fn id(&self) -> StreamEntryId {
+        StreamEntryId { offset: self.offset, timestamp_ms: self.timestamp_ms }
+    }
 }
 
 /// Encoded records, oldest first.
@@ -257,7 +267,9 @@ fn decode_now(
         let header = &batch.header;
         aborted.reach(header.base_offset);
         if header.is_control() {
-            if parse_control_batch(batch.bytes).is_ok_and(|control| control.control_type == ControlType::Abort) {
+            if parse_control_batch(batch.bytes)
+                .is_ok_and(|control| control.control_type == ControlType::Abort)
+            {
                 aborted.end(header.producer_id);
             }
         } else if !(header.is_transactional() && aborted.has(header.producer_id)) {
@@ -271,7 +283,11 @@ fn decode_now(
                     return ControlFlow::Break(());
                 }
                 encode(&mut found.bytes, &record);
-                found.ends.push(EntryEnd { offset: record.offset, end: found.bytes.len() });
+                found.ends.push(EntryEnd {
+                    offset: record.offset,
+                    timestamp_ms: record.timestamp.max(0),
+                    end: found.bytes.len(),
+                });
                 found.next_offset = record.offset + 1;
                 ControlFlow::Continue(())
             })
@@ -347,9 +363,15 @@ mod tests {
         BatchBuilder::new(Compression::None)
     }
 
-    fn offsets(fetched: &FetchedPartition, from: Offset, last: Offset, count: usize) -> (Vec<Offset>, Offset) {
+    fn offsets(
+        fetched: &FetchedPartition,
+        from: Offset,
+        last: Offset,
+        count: usize,
+    ) -> (Vec<Offset>, Offset) {
         let mut found = Entries { next_offset: from, ..Entries::default() };
-        decode_now(fetched, Wanted { from, last, count, max_bytes: 1000 }, &mut found, encode_payload).unwrap();
+        decode_now(fetched, Wanted { from, last, count, max_bytes: 1000 }, &mut found, encode_payload)
+            .unwrap();
         (found.ends.iter().map(|entry| entry.offset).collect(), found.next_offset)
     }
 
@@ -396,7 +418,8 @@ mod tests {
         let mut found = Entries::default();
         let wanted = Wanted { from: 0, last: 10, count: 10, max_bytes: 1000 };
         decode_now(&log, wanted, &mut found, encode_entry).unwrap();
-        let expected = "*2\r\n$3\r\n5-0\r\n*6\r\n$3\r\nkey\r\n$1\r\nk\r\n$1\r\nh\r\n$1\r\n1\r\n$1\r\nn\r\n$0\r\n\r\n";
+        let expected =
+            "*2\r\n$3\r\n5-0\r\n*6\r\n$3\r\nkey\r\n$1\r\nk\r\n$1\r\nh\r\n$1\r\n1\r\n$1\r\nn\r\n$0\r\n\r\n";
         assert_eq!(String::from_utf8_lossy(&found.bytes), expected);
     }
 }

@@ -22,7 +22,9 @@ impl<'a> StreamName<'a> {
     /// If the key cannot name a topic because it is no text, or the partition is no number.
     pub(super) fn parse(key: &'a [u8]) -> Result<Self, ErrorReply> {
         let text = std::str::from_utf8(key).map_err(|_| {
-            ErrorReply::err("a key names a topic, so it may only have ASCII letters, digits, '.', '_' and '-'")
+            ErrorReply::err(
+                "a key names a topic, so it may only have ASCII letters, digits, '.', '_' and '-'",
+            )
         })?;
         let Some((topic, partition)) = text.rsplit_once('/') else {
             return Ok(StreamName { topic: text, partition: None });
@@ -119,7 +121,9 @@ mod tests {
 
     #[test]
     fn a_slash_names_a_partition() {
-        let parsed = |key: &'static str| StreamName::parse(key.as_bytes()).ok().map(|name| (name.topic, name.partition));
+        let parsed = |key: &'static str| {
+            StreamName::parse(key.as_bytes()).ok().map(|name| (name.topic, name.partition))
+        };
         assert_eq!(parsed("orders"), Some(("orders", None)));
         assert_eq!(parsed("orders/12"), Some(("orders", Some(12))));
         for wrong in ["orders/", "orders/-1", "orders/+1", "orders/x"] {

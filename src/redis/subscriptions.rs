@@ -12,10 +12,13 @@ use crate::broker::Listening;
 use crate::model::{TopicName, Uuid};
 use crate::runtime::spawn_detached;
 
+/// What a client has written.
+type Name = (Kind, Vec<u8>);
+
 /// The subscriptions of one client, by kind and name.
 #[derive(Default)]
 pub(super) struct Subscriptions {
-    named: RefCell<BTreeMap<(Kind, Vec<u8>), Rc<Named>>>,
+    named: RefCell<BTreeMap<Name, Rc<Named>>>,
     has_unstarted: Cell<bool>,
 }
 
@@ -42,7 +45,11 @@ impl Named {
     }
 
     /// A pattern with readers for the topics that are there now.
-    pub(super) fn pattern(pattern: String, readers: Vec<Rc<Subscription>>, known_topics: BTreeSet<Uuid>) -> Self {
+    pub(super) fn pattern(
+        pattern: String,
+        readers: Vec<Rc<Subscription>>,
+        known_topics: BTreeSet<Uuid>,
+    ) -> Self {
         Named {
             listening: Listening::Pattern(pattern),
             readers: RefCell::new(readers),
@@ -129,6 +136,7 @@ impl Subscriptions {
         for named in all.values() {
             named.end();
         }
+        self.note_counts(client);
         for named in all.into_values() {
             client.broker().count_subscriber(named.listening.clone(), false).await;
             for reader in named.readers.take() {

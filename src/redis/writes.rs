@@ -11,10 +11,11 @@ use super::entry_id::id_text;
 use super::error_reply::ErrorReply;
 use super::resp::{Args, Encoder};
 use super::stream_name::StreamName;
+use crate::base::murmur2;
 use crate::base::units::KIB;
 use crate::broker::{Acks, Broker, PartitionProduce, PartitionProduced, ProduceRequest, TopicImage};
 use crate::config::TopicConfig;
-use crate::model::{TopicName, TopicPartition};
+use crate::model::{PartitionIndex, TopicName, TopicPartition};
 use crate::record::{BatchBuilder, Compression, Header};
 
 /// A batch takes no further record beyond this: whoever reads one entry reads its batch.
@@ -28,6 +29,7 @@ const NO_TIMEOUT_MS: i32 = i32::MAX;
 
 /// Records on their way to the log and the replies owed for them.
 pub(super) struct Writes {
+    client_id: u64,
     now_ms: i64,
     batches: Vec<Batch>,
     replies: Vec<Owed>,
@@ -52,14 +54,38 @@ struct Owed {
 
 struct Located {
     key: Vec<u8>,
-    is_channel: bool,
-    place: TopicPartition,
+    topic: TopicName,
+    partition_count: usize,
+    /// The partition that the key names; none where record keys decide.
+    partition: Option<PartitionIndex>,
     bytes_max: usize,
 }
 
+impl Located {
+    /// Where a record with this key goes: as Kafka's clients choose. Records without a key go where all of one client's
+    /// go, so that they stay in order.
+    fn partition_for(&self, record_key: Option<&[u8]>, client_id: u64) -> PartitionIndex {
+        self.partition.unwrap_or_else(|| {
+            let count = self.partition_count.max(1);
+            let chosen = match record_key {
+                Some(key) => murmur2::partition_of(key, count),
+                None => (client_id % count as u64) as usize,
+            };
+            PartitionIndex::try_from(chosen).unwrap_or(0)
+        })
+    }
+}
+
 impl Writes {
-    pub(super) fn new(now_ms: i64) -> Self {
-        Writes { now_ms, batches: Vec::new(), replies: Vec::new(), gathered_bytes: 0, last: None }
+    pub(super) fn new(client: &Client, now_ms: i64) -> Self {
+        Writes {
+            client_id: client.id(),
+            now_ms,
+            batches: Vec::new(),
+            replies: Vec::new(),
+            gathered_bytes: 0,
+            last: None,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -77,55 +103,54 @@ impl Writes {
         if name.eq_ignore_ascii_case(b"XADD") {
             let is_plain = args.len() >= 5 && args.len() % 2 == 1 && args.get(2) == Some(b"*");
             is_plain
-                && self.locate(client, args.get(1).unwrap_or_default(), false)
+                && self.locate(client.broker(), args.get(1).unwrap_or_default())
                 && self.append_entry(self.now_ms, args, 3)
         } else if name.eq_ignore_ascii_case(b"PUBLISH") || name.eq_ignore_ascii_case(b"SPUBLISH") {
             args.len() == 3
-                && self.locate(client, args.get(1).unwrap_or_default(), true)
+                && self.locate(client.broker(), args.get(1).unwrap_or_default())
                 && self.append_payload(args.get(2).unwrap_or_default())
         } else {
             false
         }
     }
 
-    /// Appends one entry to `place`: its fields are the arguments from `first_field` on, in pairs.
+    /// Appends one entry to the stream `key`: its fields are the arguments from `first_field` on, in pairs.
     pub(super) fn add_entry(
         &mut self,
         broker: &Broker,
-        place: TopicPartition,
+        key: &[u8],
         timestamp_ms: Option<i64>,
         args: &Args<'_>,
         first_field: usize,
     ) -> bool {
-        let bytes_max = broker.image().topic(&place.topic).map_or(0, |topic| bytes_max(broker, topic));
-        self.last = Some(Located { key: Vec::new(), is_channel: false, place, bytes_max });
-        self.append_entry(timestamp_ms.unwrap_or(self.now_ms), args, first_field)
+        self.locate(broker, key) && self.append_entry(timestamp_ms.unwrap_or(self.now_ms), args, first_field)
     }
 
     /// Finds out where a key leads, unless the last one was the same.
-    fn locate(&mut self, client: &Client, key: &[u8], is_channel: bool) -> bool {
-        if self.last.as_ref().is_some_and(|last| last.key == key && last.is_channel == is_channel) {
+    fn locate(&mut self, broker: &Broker, key: &[u8]) -> bool {
+        if self.last.as_ref().is_some_and(|last| last.key == key) {
             return true;
         }
         let Ok(name) = StreamName::parse(key) else { return false };
-        let image = client.broker().image();
+        let image = broker.image();
         let Some(topic) = image.topic(name.topic) else { return false };
-        let place = match (is_channel, name.partition) {
-            (true, None) => channel_partition(topic, client.id()),
-            _ => match name.partition_of(topic) {
-                Ok(place) => place,
-                Err(_) => return false,
-            },
-        };
-        self.last =
-            Some(Located { key: key.to_vec(), is_channel, place, bytes_max: bytes_max(client.broker(), topic) });
+        if name.partition.is_some_and(|partition| topic.partition(partition).is_none()) {
+            return false;
+        }
+        self.last = Some(Located {
+            key: key.to_vec(),
+            topic: topic.name.clone(),
+            partition_count: topic.partitions.len(),
+            partition: name.partition,
+            bytes_max: bytes_max(broker, topic),
+        });
         true
     }
 
     fn append_entry(&mut self, timestamp_ms: i64, args: &Args<'_>, first_field: usize) -> bool {
         let fields = Fields::of(args, first_field);
         let size_bytes = args.from(first_field).map(|word| word.len() + 5).sum::<usize>() + OVERHEAD_BYTES;
-        let Some((batch, builder)) = self.batch(size_bytes) else { return false };
+        let Some((batch, builder)) = self.batch(fields.key, size_bytes) else { return false };
         let index = i64::from(builder.record_count());
         if builder.append(timestamp_ms, fields.key, fields.value, fields.headers()).is_err() {
             return false;
@@ -138,7 +163,7 @@ impl Writes {
     fn append_payload(&mut self, payload: &[u8]) -> bool {
         let timestamp_ms = self.now_ms;
         let size_bytes = payload.len() + OVERHEAD_BYTES;
-        let Some((batch, builder)) = self.batch(size_bytes) else { return false };
+        let Some((batch, builder)) = self.batch(None, size_bytes) else { return false };
         let index = i64::from(builder.record_count());
         if builder.append(timestamp_ms, None, Some(payload), std::iter::empty::<Header<'_>>()).is_err() {
             return false;
@@ -149,17 +174,21 @@ impl Writes {
         true
     }
 
-    /// The batch that the next record of so many bytes goes to: the last one, unless it is another partition's or full.
-    fn batch(&mut self, size_bytes: usize) -> Option<(usize, &mut BatchBuilder)> {
+    /// The batch that the next record of so many bytes goes to: the last one of its partition, unless that is full.
+    fn batch(&mut self, record_key: Option<&[u8]>, size_bytes: usize) -> Option<(usize, &mut BatchBuilder)> {
         let last = self.last.as_ref()?;
-        let fits = self.batches.last().is_some_and(|batch| {
-            batch.place == last.place && batch.builder.size_bytes() + size_bytes <= batch.bytes_max
+        let partition = last.partition_for(record_key, self.client_id);
+        let is_of = |batch: &Batch| batch.place.partition == partition && batch.place.topic == last.topic;
+        let newest = self.batches.iter().rposition(is_of).filter(|index| {
+            let batch = &self.batches[*index];
+            batch.builder.size_bytes() + size_bytes <= batch.bytes_max
         });
-        if !fits {
+        let index = newest.unwrap_or_else(|| {
+            let place = TopicPartition::new(last.topic.clone(), partition);
             let builder = BatchBuilder::new(Compression::None);
-            self.batches.push(Batch { place: last.place.clone(), builder, bytes_max: last.bytes_max });
-        }
-        let index = self.batches.len() - 1;
+            self.batches.push(Batch { place, builder, bytes_max: last.bytes_max });
+            self.batches.len() - 1
+        });
         Some((index, &mut self.batches[index].builder))
     }
 
@@ -175,7 +204,10 @@ impl Writes {
         let receivers: Vec<usize> = counts(client, &replies);
         let appended = append(client.broker(), batches).await;
         for (owed, receivers) in replies.iter().zip(receivers) {
-            match appended.get(owed.batch).map(|produced| (&produced.base_offset, produced.log_append_time_ms)) {
+            match appended
+                .get(owed.batch)
+                .map(|produced| (&produced.base_offset, produced.log_append_time_ms))
+            {
                 Some((Ok(_), _)) if owed.channel.is_some() => out.count(receivers),
                 Some((Ok(base_offset), stamped_ms)) => {
                     let timestamp_ms = if stamped_ms >= 0 { stamped_ms } else { owed.timestamp_ms };
@@ -216,12 +248,6 @@ async fn append(broker: &Broker, batches: Vec<Batch>) -> Vec<PartitionProduced> 
         .collect();
     let request = ProduceRequest { acks: Acks::Leader, timeout_ms: NO_TIMEOUT_MS, partitions };
     broker.produce(request).await.finish().await
-}
-
-/// A publisher's messages stay in order because they all go to one partition.
-pub(super) fn channel_partition(topic: &TopicImage, client_id: u64) -> TopicPartition {
-    let count = topic.partitions.len().max(1) as u64;
-    TopicPartition::new(topic.name.clone(), i32::try_from(client_id % count).unwrap_or(0))
 }
 
 /// How large a batch to the topic may be.

@@ -96,11 +96,7 @@ impl ReceiveBuffer {
     ///
     /// # Errors
     /// The socket's.
-    pub async fn fill(
-        &mut self,
-        stream: &Rc<Stream>,
-        frame_bytes: Option<usize>,
-    ) -> io::Result<usize> {
+    pub async fn fill(&mut self, stream: &Rc<Stream>, frame_bytes: Option<usize>) -> io::Result<usize> {
         let reading = match &mut self.reading {
             Some(reading) => reading,
             None => {

@@ -84,9 +84,8 @@ impl Listeners {
 /// Binds the Redis address, if there is one.
 fn bind_redis(config: &Config) -> Result<Option<(TcpListener, SocketAddr)>, ServerError> {
     let OptionalAddr::On(given) = &config.redis_addr else { return Ok(None) };
-    let address = given
-        .resolve()
-        .map_err(|source| ServerError::Resolve { address: given.to_string(), source })?;
+    let address =
+        given.resolve().map_err(|source| ServerError::Resolve { address: given.to_string(), source })?;
     let is_asked_for = config.is_given("redis.addr");
     let patience = if is_asked_for { TAKEN_PATIENCE } else { Duration::ZERO };
     match bind(address, patience) {
@@ -97,7 +96,9 @@ fn bind_redis(config: &Config) -> Result<Option<(TcpListener, SocketAddr)>, Serv
             );
             Ok(None)
         }
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(ServerError::RedisAddressInUse(address)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            Err(ServerError::RedisAddressInUse(address))
+        }
         Err(source) => Err(ServerError::ListenRedis { address, source }),
     }
 }

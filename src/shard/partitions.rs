@@ -11,8 +11,8 @@ use crate::base::clock;
 use crate::config::{Config, TopicConfig};
 use crate::metadata::{ClusterImage, TopicImage};
 use crate::model::{
-    CLUSTER_METADATA_TOPIC, CONSUMER_OFFSETS_TOPIC, PartitionIndex, STREAM_GROUPS_TOPIC, TopicName, TopicPartition,
-    Uuid,
+    CLUSTER_METADATA_TOPIC, CONSUMER_OFFSETS_TOPIC, PartitionIndex, STREAM_GROUPS_TOPIC, TopicName,
+    TopicPartition, Uuid,
 };
 use crate::partition::Partition;
 use crate::runtime::{spawn, spawn_detached};

@@ -98,9 +98,9 @@ impl Shard {
             self.commit_group_offset(key, offset).await?;
         }
         let planned = host.groups.borrow().plan(key, verb, now_ms);
-        if let (StreamGroupVerb::Create { next_offset }, StreamGroupReply::Done) = (verb, &planned.reply) {
+        if let (StreamGroupVerb::Create(position), StreamGroupReply::Done) = (verb, &planned.reply) {
             // Before there is a group, so that one whose offset somebody else owns never comes to be.
-            self.commit_group_offset(key, *next_offset).await?;
+            self.commit_group_offset(key, position.next_offset).await?;
         }
         self.take_in(host, planned.records).await?;
         note_seen(host, key, verb, &planned.reply, now_ms);
@@ -128,12 +128,14 @@ impl Shard {
             return Ok(());
         }
         self.flusher.touch(host.partition.topic_partition());
-        let pairs: Vec<_> = records.iter().map(|record| (Some(record.key.clone()), record.value.clone())).collect();
+        let pairs: Vec<_> =
+            records.iter().map(|record| (Some(record.key.clone()), record.value.clone())).collect();
         let appending = state_log::append(&host.partition, pairs);
         host.appends_under_way.set(host.appends_under_way.get() + 1);
         let appended = appending.await;
         host.appends_under_way.set(host.appends_under_way.get() - 1);
-        appended.map_err(|error| StreamGroupError::NotAvailable(format!("cannot store group state: {error}")))?;
+        appended
+            .map_err(|error| StreamGroupError::NotAvailable(format!("cannot store group state: {error}")))?;
         for record in &records {
             if let Err(error) = host.groups.borrow_mut().replay(&record.key, record.value.as_deref()) {
                 unreachable!("the record was made by the same schema: {error}");
@@ -239,7 +241,10 @@ impl Shard {
         }
     }
 
-    async fn fetch_committed(self: &Rc<Self>, key: &StreamGroupKey) -> Result<Option<Committed>, StreamGroupError> {
+    async fn fetch_committed(
+        self: &Rc<Self>,
+        key: &StreamGroupKey,
+    ) -> Result<Option<Committed>, StreamGroupError> {
         let request = GroupRequest::OffsetFetch(OffsetFetch {
             group_id: key.group.clone(),
             member_id: None,
@@ -262,7 +267,11 @@ impl Shard {
         }
     }
 
-    async fn commit_group_offset(self: &Rc<Self>, key: &StreamGroupKey, offset: Offset) -> Result<(), StreamGroupError> {
+    async fn commit_group_offset(
+        self: &Rc<Self>,
+        key: &StreamGroupKey,
+        offset: Offset,
+    ) -> Result<(), StreamGroupError> {
         let partition = CommitPartition {
             partition: key.place.partition,
             offset,
@@ -323,8 +332,8 @@ fn note_seen(
 ) {
     let (consumer, is_active) = match (verb, reply) {
         (StreamGroupVerb::Begin { consumer }, _) => (consumer, false),
-        (StreamGroupVerb::Deliver { consumer, offsets, .. }, StreamGroupReply::Done) => {
-            (consumer, !offsets.is_empty())
+        (StreamGroupVerb::Deliver { consumer, entries, .. }, StreamGroupReply::Done) => {
+            (consumer, !entries.is_empty())
         }
         (StreamGroupVerb::Claim(claim), StreamGroupReply::Claimed(claimed)) => {
             (&claim.consumer, !claimed.is_empty())

@@ -61,7 +61,12 @@ impl Shard {
     /// All that is listened to, with the number of subscribers.
     pub fn subscribers(&self) -> Vec<(Listening, usize)> {
         let total = |counts: &Vec<u32>| counts.iter().map(|count| *count as usize).sum();
-        self.subscribers.0.borrow().iter().map(|(listening, counts)| (listening.clone(), total(counts))).collect()
+        self.subscribers
+            .0
+            .borrow()
+            .iter()
+            .map(|(listening, counts)| (listening.clone(), total(counts)))
+            .collect()
     }
 
     /// How many subscribers hear of a record that is appended to `topic`, each pattern counted for itself.
@@ -77,7 +82,12 @@ impl Shard {
         let first = all.range(Listening::Pattern(String::new())..);
         let exact = [Listening::Channel(topic.clone()), Listening::ShardChannel(topic.clone())];
         let exact = exact.iter().filter_map(|listening| all.get_key_value(listening));
-        first.chain(exact).filter(|(listening, _)| hears(listening)).flat_map(|(_, counts)| counts).map(|c| *c as usize).sum()
+        first
+            .chain(exact)
+            .filter(|(listening, _)| hears(listening))
+            .flat_map(|(_, counts)| counts)
+            .map(|c| *c as usize)
+            .sum()
     }
 }
 

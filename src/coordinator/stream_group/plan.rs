@@ -8,8 +8,8 @@ use super::{Planned, StreamGroups};
 use crate::coordinator::group::StateRecord;
 use crate::model::Offset;
 use crate::model::stream_group::{
-    Claim, PendingEntry, PendingFilter, PendingSummary, StreamConsumer, StreamGroupDescription,
-    StreamGroupError, StreamGroupKey, StreamGroupReply, StreamGroupVerb,
+    Claim, GroupPosition, PendingEntry, PendingFilter, PendingSummary, StreamConsumer, StreamEntryId,
+    StreamGroupDescription, StreamGroupError, StreamGroupKey, StreamGroupReply, StreamGroupVerb,
 };
 
 impl Planned {
@@ -58,9 +58,9 @@ impl StreamGroups {
             return Planned::refused(error);
         }
         match verb {
-            StreamGroupVerb::Create { .. } => Planned::refused(StreamGroupError::GroupExists),
-            StreamGroupVerb::SetPosition { next_offset } => {
-                planning.put(&Change::Position(*next_offset));
+            StreamGroupVerb::Create(_) => Planned::refused(StreamGroupError::GroupExists),
+            StreamGroupVerb::SetPosition(position) => {
+                planning.put(&Change::Position(*position));
                 planning.reply(StreamGroupReply::Done)
             }
             StreamGroupVerb::Destroy => {
@@ -73,18 +73,20 @@ impl StreamGroups {
             StreamGroupVerb::DeleteConsumer(name) => delete_consumer(planning, name),
             StreamGroupVerb::Begin { consumer } => {
                 planning.put_consumer(consumer);
-                planning.reply(StreamGroupReply::Position(group.next_offset))
+                planning.reply(StreamGroupReply::Position(group.position.next_offset))
             }
-            StreamGroupVerb::Deliver { consumer, from, next_offset, offsets } => {
-                deliver(planning, consumer, *from, *next_offset, offsets)
+            StreamGroupVerb::Deliver { consumer, from, to, entries } => {
+                deliver(planning, consumer, *from, *to, entries)
             }
-            StreamGroupVerb::Acknowledge(offsets) => acknowledge(planning, offsets),
+            StreamGroupVerb::Acknowledge(entries) => acknowledge(planning, entries),
             StreamGroupVerb::Summary => Planned::reply(StreamGroupReply::Summary(summary(group))),
             StreamGroupVerb::Pending(filter) => {
                 Planned::reply(StreamGroupReply::Pending(pending(group, filter, now_ms)))
             }
             StreamGroupVerb::Claim(wanted) => claim(planning, wanted),
-            StreamGroupVerb::History { consumer, after, count } => history(planning, consumer, *after, *count),
+            StreamGroupVerb::History { consumer, after, count } => {
+                history(planning, consumer, *after, *count)
+            }
             StreamGroupVerb::Describe => Planned::reply(StreamGroupReply::Described(describe(group))),
         }
     }
@@ -92,7 +94,9 @@ impl StreamGroups {
     fn limit_reached(&self, group: &StreamGroup, verb: &StreamGroupVerb) -> Option<StreamGroupError> {
         let new_consumer = match verb {
             StreamGroupVerb::CreateConsumer(name) | StreamGroupVerb::Begin { consumer: name } => Some(name),
-            StreamGroupVerb::Deliver { consumer, .. } | StreamGroupVerb::History { consumer, .. } => Some(consumer),
+            StreamGroupVerb::Deliver { consumer, .. } | StreamGroupVerb::History { consumer, .. } => {
+                Some(consumer)
+            }
             StreamGroupVerb::Claim(claim) => Some(&claim.consumer),
             _ => None,
         };
@@ -108,7 +112,7 @@ impl StreamGroups {
             }
         }
         let new_pending = match verb {
-            StreamGroupVerb::Deliver { offsets, .. } => offsets.len(),
+            StreamGroupVerb::Deliver { entries, .. } => entries.len(),
             _ => 0,
         };
         (group.pending.len() + new_pending > self.settings.pending_max).then(|| {
@@ -123,13 +127,14 @@ impl StreamGroups {
 
 fn plan_without_group(key: &StreamGroupKey, verb: &StreamGroupVerb) -> Planned {
     match verb {
-        StreamGroupVerb::Create { .. } if key.group.is_empty() || key.group.len() > NAME_BYTES_MAX => {
-            Planned::refused(StreamGroupError::LimitReached("the group's name is empty or too long".to_owned()))
+        StreamGroupVerb::Create(_) if key.group.is_empty() || key.group.len() > NAME_BYTES_MAX => {
+            Planned::refused(StreamGroupError::LimitReached(
+                "the group's name is empty or too long".to_owned(),
+            ))
         }
-        StreamGroupVerb::Create { next_offset } => Planned {
-            records: vec![Change::Position(*next_offset).encode(key)],
-            reply: StreamGroupReply::Done,
-        },
+        StreamGroupVerb::Create(position) => {
+            Planned { records: vec![Change::Position(*position).encode(key)], reply: StreamGroupReply::Done }
+        }
         StreamGroupVerb::Destroy | StreamGroupVerb::Acknowledge(_) => {
             Planned::reply(StreamGroupReply::Count(0))
         }
@@ -152,30 +157,32 @@ fn deliver(
     mut planning: Planning<'_>,
     consumer: &str,
     from: Offset,
-    next_offset: Offset,
-    offsets: &[Offset],
+    to: GroupPosition,
+    entries: &[StreamEntryId],
 ) -> Planned {
-    if planning.group.next_offset != from {
-        return Planned::reply(StreamGroupReply::Position(planning.group.next_offset));
+    let position = planning.group.position.next_offset;
+    if position != from {
+        return Planned::reply(StreamGroupReply::Position(position));
     }
     planning.put_consumer(consumer);
-    for offset in offsets {
-        // After the group was set back an entry may be delivered that is still pending.
-        let before = planning.group.pending.get(offset).map_or(0, |pending| pending.delivery_count);
+    for id in entries {
+        // An entry that is still pending, after the group was set back, counts as new: as in Redis.
         planning.put(&Change::Pending {
-            offset: *offset,
+            id: *id,
             consumer: consumer.to_owned(),
             delivered_ms: planning.now_ms,
-            delivery_count: before + 1,
+            delivery_count: 1,
         });
     }
-    planning.put(&Change::Position(next_offset));
+    planning.put(&Change::Position(to));
     planning.reply(StreamGroupReply::Done)
 }
 
-fn acknowledge(mut planning: Planning<'_>, offsets: &[Offset]) -> Planned {
-    let mut known: Vec<Offset> =
-        offsets.iter().copied().filter(|offset| planning.group.pending.contains_key(offset)).collect();
+fn acknowledge(mut planning: Planning<'_>, entries: &[StreamEntryId]) -> Planned {
+    let pending = &planning.group.pending;
+    let is_known =
+        |id: &&StreamEntryId| pending.get(&id.offset).is_some_and(|pending| pending.id(id.offset) == **id);
+    let mut known: Vec<Offset> = entries.iter().filter(is_known).map(|id| id.offset).collect();
     known.sort_unstable();
     known.dedup();
     for offset in &known {
@@ -185,25 +192,28 @@ fn acknowledge(mut planning: Planning<'_>, offsets: &[Offset]) -> Planned {
 }
 
 fn claim(mut planning: Planning<'_>, wanted: &Claim) -> Planned {
-    planning.put_consumer(&wanted.consumer);
     let mut named = BTreeSet::new();
-    let mut claimed: Vec<Offset> = Vec::new();
-    for offset in wanted.offsets.iter().filter(|offset| named.insert(**offset)) {
+    let mut claimed: Vec<StreamEntryId> = Vec::new();
+    for named_id in wanted.entries.iter().filter(|id| named.insert(id.offset)) {
         let now_ms = planning.now_ms;
-        let count_before = match planning.group.pending.get(offset) {
+        let (id, count_before) = match planning.group.pending.get(&named_id.offset) {
+            Some(pending) if pending.id(named_id.offset) != *named_id => continue,
             Some(pending) if now_ms - pending.delivered_ms < wanted.min_idle_ms => continue,
-            Some(pending) => pending.delivery_count,
-            None if wanted.forces && *offset < planning.group.next_offset => 0,
+            Some(pending) => (*named_id, pending.delivery_count),
+            None if wanted.forces => (*named_id, 1),
             None => continue,
         };
-        let counted = if wanted.keeps_count { count_before.max(1) } else { count_before + 1 };
+        let counted = if wanted.keeps_count { count_before } else { count_before + 1 };
+        if claimed.is_empty() {
+            planning.put_consumer(&wanted.consumer);
+        }
         planning.put(&Change::Pending {
-            offset: *offset,
+            id,
             consumer: wanted.consumer.clone(),
             delivered_ms: wanted.delivered_ms.unwrap_or(now_ms),
             delivery_count: wanted.delivery_count.unwrap_or(counted),
         });
-        claimed.push(*offset);
+        claimed.push(id);
     }
     planning.reply(StreamGroupReply::Claimed(claimed))
 }
@@ -212,12 +222,13 @@ fn claim(mut planning: Planning<'_>, wanted: &Claim) -> Planned {
 fn history(mut planning: Planning<'_>, consumer: &str, after: Offset, count: usize) -> Planned {
     planning.put_consumer(consumer);
     let own = planning.group.consumers.get(consumer);
-    let offsets = own.into_iter().flat_map(|consumer| consumer.pending.range(after.saturating_add(1)..)).take(count);
+    let offsets =
+        own.into_iter().flat_map(|consumer| consumer.pending.range(after.saturating_add(1)..)).take(count);
     let mut shown = Vec::new();
     for offset in offsets {
         let Some(pending) = planning.group.pending.get(offset) else { continue };
         let delivered = Change::Pending {
-            offset: *offset,
+            id: pending.id(*offset),
             consumer: consumer.to_owned(),
             delivered_ms: planning.now_ms,
             delivery_count: pending.delivery_count + 1,
@@ -230,7 +241,7 @@ fn history(mut planning: Planning<'_>, consumer: &str, after: Offset, count: usi
 
 fn entry(offset: Offset, pending: &Pending) -> PendingEntry {
     PendingEntry {
-        offset,
+        id: pending.id(offset),
         consumer: pending.consumer.clone(),
         delivered_ms: pending.delivered_ms,
         delivery_count: pending.delivery_count,
@@ -261,8 +272,8 @@ fn summary(group: &StreamGroup) -> PendingSummary {
     let with_pending = group.consumers.iter().filter(|(_, consumer)| !consumer.pending.is_empty());
     PendingSummary {
         count: group.pending.len(),
-        first: group.pending.first_key_value().map(|(offset, _)| *offset),
-        last: group.pending.last_key_value().map(|(offset, _)| *offset),
+        first: group.pending.first_key_value().map(|(offset, pending)| pending.id(*offset)),
+        last: group.pending.last_key_value().map(|(offset, pending)| pending.id(*offset)),
         by_consumer: with_pending.map(|(name, consumer)| (name.clone(), consumer.pending.len())).collect(),
     }
 }
@@ -275,7 +286,7 @@ fn describe(group: &StreamGroup) -> StreamGroupDescription {
         active_ms: consumer.active_ms,
     });
     StreamGroupDescription {
-        next_offset: group.next_offset,
+        position: group.position,
         committed_offset: group.committable(),
         pending_count: group.pending.len(),
         consumers: consumers.collect(),

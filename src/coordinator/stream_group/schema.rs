@@ -3,9 +3,9 @@
 //! ```text
 //! key   = kind i16 | group string | topic string | partition i32 | by kind: nothing, consumer string, or offset i64
 //! value = version i16 (0) | by kind:
-//!   0 position  next offset i64
+//!   0 position  next offset i64 | time of the entry before i64 (ms, -1: unknown)
 //!   1 consumer  first seen i64 (ms)
-//!   2 pending   consumer string | delivered i64 (ms) | delivery count i64
+//!   2 pending   consumer string | delivered i64 (ms) | delivery count i64 | timestamp of the entry i64 (ms)
 //! ```
 //!
 //! Strings are a length i16 and UTF-8. A record without a value takes back what the key stands for; a position taken
@@ -14,7 +14,7 @@
 use bytes::Bytes;
 
 use crate::coordinator::group::StateRecord;
-use crate::model::stream_group::StreamGroupKey;
+use crate::model::stream_group::{GroupPosition, StreamEntryId, StreamGroupKey};
 use crate::model::{Offset, PartitionIndex, TopicName, TopicPartition};
 
 const POSITION_KIND: i16 = 0;
@@ -46,7 +46,7 @@ pub enum SchemaError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
     /// The next entry to be delivered.
-    Position(Offset),
+    Position(GroupPosition),
     /// The group is gone.
     Forget,
     /// A consumer came.
@@ -54,7 +54,7 @@ pub(super) enum Change {
     /// A consumer went.
     ConsumerGone(String),
     /// An entry was delivered.
-    Pending { offset: Offset, consumer: String, delivered_ms: i64, delivery_count: i64 },
+    Pending { id: StreamEntryId, consumer: String, delivered_ms: i64, delivery_count: i64 },
     /// An entry is done with.
     Done(Offset),
 }
@@ -74,8 +74,9 @@ impl Change {
         head.string(&key.place.topic);
         head.i32(key.place.partition);
         let has_value = match self {
-            Change::Position(next_offset) => {
-                value.i64(*next_offset);
+            Change::Position(position) => {
+                value.i64(position.next_offset);
+                value.i64(position.last_timestamp_ms);
                 true
             }
             Change::Consumer { name, seen_ms } => {
@@ -83,11 +84,12 @@ impl Change {
                 value.i64(*seen_ms);
                 true
             }
-            Change::Pending { offset, consumer, delivered_ms, delivery_count } => {
-                head.i64(*offset);
+            Change::Pending { id, consumer, delivered_ms, delivery_count } => {
+                head.i64(id.offset);
                 value.string(consumer);
                 value.i64(*delivered_ms);
                 value.i64(*delivery_count);
+                value.i64(id.timestamp_ms);
                 true
             }
             Change::Forget => false,
@@ -103,10 +105,7 @@ impl Change {
         StateRecord { key: head.0.into(), value: has_value.then(|| Bytes::from(value.0)) }
     }
 
-    pub(super) fn decode(
-        key: &[u8],
-        value: Option<&[u8]>,
-    ) -> Result<(StreamGroupKey, Change), SchemaError> {
+    pub(super) fn decode(key: &[u8], value: Option<&[u8]>) -> Result<(StreamGroupKey, Change), SchemaError> {
         let mut head = Reader(key);
         let kind = head.i16()?;
         let group = head.string()?;
@@ -114,17 +113,19 @@ impl Change {
         let place = TopicPartition::new(topic, head.i32()?);
         let value = value.map(Reader::of_value).transpose()?;
         let change = match (kind, value) {
-            (POSITION_KIND, Some(mut value)) => Change::Position(value.i64()?),
+            (POSITION_KIND, Some(mut value)) => {
+                Change::Position(GroupPosition { next_offset: value.i64()?, last_timestamp_ms: value.i64()? })
+            }
             (POSITION_KIND, None) => Change::Forget,
             (CONSUMER_KIND, Some(mut value)) => {
                 Change::Consumer { name: head.string()?, seen_ms: value.i64()? }
             }
             (CONSUMER_KIND, None) => Change::ConsumerGone(head.string()?),
             (PENDING_KIND, Some(mut value)) => Change::Pending {
-                offset: head.i64()?,
                 consumer: value.string()?,
                 delivered_ms: value.i64()?,
                 delivery_count: value.i64()?,
+                id: StreamEntryId { offset: head.i64()?, timestamp_ms: value.i64()? },
             },
             (PENDING_KIND, None) => Change::Done(head.i64()?),
             (kind, _) => return Err(SchemaError::Kind(kind)),

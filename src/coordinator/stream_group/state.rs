@@ -7,16 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::schema::Change;
 use crate::coordinator::group::StateRecord;
 use crate::model::Offset;
-use crate::model::stream_group::StreamGroupKey;
+use crate::model::stream_group::{GroupPosition, StreamEntryId, StreamGroupKey};
 
 /// "Never" in place of a time.
 pub(super) const NEVER_MS: i64 = -1;
 
 /// A group on one partition.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StreamGroup {
-    /// The next entry to be delivered.
-    pub(super) next_offset: Offset,
+    pub(super) position: GroupPosition,
     pub(super) pending: BTreeMap<Offset, Pending>,
     pub(super) consumers: BTreeMap<String, Consumer>,
 }
@@ -27,6 +26,15 @@ pub(super) struct Pending {
     pub(super) consumer: String,
     pub(super) delivered_ms: i64,
     pub(super) delivery_count: i64,
+    /// The time in the entry's id.
+    pub(super) timestamp_ms: i64,
+}
+
+impl Pending {
+    /// The id of this entry, which lies at `offset`.
+    pub(super) fn id(&self, offset: Offset) -> StreamEntryId {
+        StreamEntryId { offset, timestamp_ms: self.timestamp_ms }
+    }
 }
 
 /// One consumer.
@@ -39,15 +47,26 @@ pub(super) struct Consumer {
     pub(super) active_ms: i64,
 }
 
+impl Default for StreamGroup {
+    fn default() -> Self {
+        StreamGroup {
+            position: GroupPosition { next_offset: 0, last_timestamp_ms: NEVER_MS },
+            pending: BTreeMap::new(),
+            consumers: BTreeMap::new(),
+        }
+    }
+}
+
 impl StreamGroup {
     /// The first entry that is not acknowledged.
     pub(super) fn committable(&self) -> Offset {
-        self.pending.first_key_value().map_or(self.next_offset, |(offset, _)| (*offset).min(self.next_offset))
+        let next_offset = self.position.next_offset;
+        self.pending.first_key_value().map_or(next_offset, |(offset, _)| (*offset).min(next_offset))
     }
 
     pub(super) fn apply(&mut self, change: Change) {
         match change {
-            Change::Position(next_offset) => self.next_offset = next_offset,
+            Change::Position(position) => self.position = position,
             Change::Forget => *self = StreamGroup::default(),
             Change::Consumer { name, seen_ms } => {
                 self.consumers.entry(name).or_insert(Consumer {
@@ -61,7 +80,8 @@ impl StreamGroup {
                     self.pending.remove(&offset);
                 }
             }
-            Change::Pending { offset, consumer, delivered_ms, delivery_count } => {
+            Change::Pending { id, consumer, delivered_ms, delivery_count } => {
+                let StreamEntryId { offset, timestamp_ms } = id;
                 self.done(offset);
                 let owner = self.consumers.entry(consumer.clone()).or_insert(Consumer {
                     seen_ms: delivered_ms,
@@ -71,7 +91,7 @@ impl StreamGroup {
                 owner.pending.insert(offset);
                 owner.seen_ms = owner.seen_ms.max(delivered_ms);
                 owner.active_ms = owner.active_ms.max(delivered_ms);
-                self.pending.insert(offset, Pending { consumer, delivered_ms, delivery_count });
+                self.pending.insert(offset, Pending { consumer, delivered_ms, delivery_count, timestamp_ms });
             }
             Change::Done(offset) => self.done(offset),
         }
@@ -86,13 +106,13 @@ impl StreamGroup {
 
     /// The records that hold this state.
     pub(super) fn records(&self, key: &StreamGroupKey) -> impl Iterator<Item = StateRecord> {
-        let position = Change::Position(self.next_offset);
+        let position = Change::Position(self.position);
         let consumers = self
             .consumers
             .iter()
             .map(|(name, consumer)| Change::Consumer { name: name.clone(), seen_ms: consumer.seen_ms });
         let pending = self.pending.iter().map(|(offset, pending)| Change::Pending {
-            offset: *offset,
+            id: pending.id(*offset),
             consumer: pending.consumer.clone(),
             delivered_ms: pending.delivered_ms,
             delivery_count: pending.delivery_count,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::stream_group::{Claim, PendingFilter, StreamGroupError, StreamGroupVerb};
+use crate::model::stream_group::{Claim, PendingFilter, StreamEntryId, StreamGroupError, StreamGroupVerb};
 
 const SETTINGS: StreamGroupSettings = StreamGroupSettings { pending_max: 40, consumers_max: 4 };
 
@@ -63,9 +63,17 @@ impl Kept {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Deliver { consumer: u8, count: usize, lost_race: bool },
+    Deliver {
+        consumer: u8,
+        count: usize,
+        lost_race: bool,
+    },
     Acknowledge(Vec<Offset>),
-    Claim { consumer: u8, offsets: Vec<Offset>, min_idle_ms: i64 },
+    Claim {
+        consumer: u8,
+        offsets: Vec<Offset>,
+        min_idle_ms: i64,
+    },
     DeleteConsumer(u8),
     /// A Kafka client commits.
     OutsideCommit(Offset),
@@ -86,6 +94,14 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+fn at(next_offset: Offset) -> GroupPosition {
+    GroupPosition { next_offset, last_timestamp_ms: 7 * (next_offset - 1) }
+}
+
+fn id(offset: Offset) -> StreamEntryId {
+    StreamEntryId { offset, timestamp_ms: 7 * offset }
+}
+
 fn name(consumer: u8) -> String {
     format!("consumer-{consumer}")
 }
@@ -93,7 +109,7 @@ fn name(consumer: u8) -> String {
 fn claim(consumer: u8, offsets: &[Offset], min_idle_ms: i64) -> StreamGroupVerb {
     StreamGroupVerb::Claim(Claim {
         consumer: name(consumer),
-        offsets: offsets.to_vec(),
+        entries: offsets.iter().copied().map(id).collect(),
         min_idle_ms,
         delivered_ms: None,
         delivery_count: None,
@@ -108,7 +124,7 @@ proptest! {
     #[test]
     fn nothing_is_lost_and_a_reload_changes_nothing(steps in proptest::collection::vec(step(), 1..60)) {
         let mut kept = Kept::new();
-        prop_assert_eq!(kept.ask(&StreamGroupVerb::Create { next_offset: 0 }), StreamGroupReply::Done);
+        prop_assert_eq!(kept.ask(&StreamGroupVerb::Create(at(0))), StreamGroupReply::Done);
         let mut owners: BTreeMap<Offset, (u8, i64)> = BTreeMap::new();
         let mut next = 0;
         for step in steps {
@@ -118,8 +134,8 @@ proptest! {
                     let verb = StreamGroupVerb::Deliver {
                         consumer: name(consumer),
                         from: next - i64::from(lost_race),
-                        next_offset: next + count as i64,
-                        offsets: offsets.clone(),
+                        to: at(next + count as i64),
+                        entries: offsets.iter().copied().map(id).collect(),
                     };
                     match kept.ask(&verb) {
                         StreamGroupReply::Done => {
@@ -136,9 +152,9 @@ proptest! {
                 }
                 Step::Acknowledge(offsets) => {
                     let before = owners.len();
-                    offsets.iter().for_each(|offset| drop(owners.remove(offset)));
+                    owners.retain(|offset, _| !offsets.contains(offset));
                     let count = StreamGroupReply::Count(before - owners.len());
-                    prop_assert_eq!(kept.ask(&StreamGroupVerb::Acknowledge(offsets)), count);
+                    prop_assert_eq!(kept.ask(&StreamGroupVerb::Acknowledge(offsets.into_iter().map(id).collect())), count);
                 }
                 Step::Claim { consumer, offsets, min_idle_ms } => {
                     let now_ms = kept.now_ms;
@@ -147,12 +163,12 @@ proptest! {
                     };
                     for (offset, (owner, at)) in owners.iter_mut().filter(|(offset, _)| offsets.contains(offset)) {
                         let is_idle = now_ms - *at >= min_idle_ms;
-                        prop_assert_eq!(claimed.contains(offset), is_idle);
+                        prop_assert_eq!(claimed.contains(&id(*offset)), is_idle);
                         if is_idle {
                             (*owner, *at) = (consumer, now_ms);
                         }
                     }
-                    prop_assert!(claimed.iter().all(|offset| owners.contains_key(offset)));
+                    prop_assert!(claimed.iter().all(|id| owners.contains_key(&id.offset)));
                 }
                 Step::DeleteConsumer(consumer) => {
                     let before = owners.len();
@@ -172,7 +188,7 @@ proptest! {
                 Step::Pass(ms) => kept.now_ms += ms,
             }
             let state = kept.state();
-            prop_assert_eq!(state.next_offset, next);
+            prop_assert_eq!(state.position.next_offset, next);
             let pending: Vec<_> = state.pending.iter().map(|(offset, pending)| (*offset, pending.consumer.clone())).collect();
             let expected: Vec<_> = owners.iter().map(|(offset, (owner, _))| (*offset, name(*owner))).collect();
             prop_assert_eq!(pending, expected);
@@ -193,8 +209,8 @@ fn delivered(kept: &mut Kept, consumer: u8, from: Offset, count: i64) {
     let verb = StreamGroupVerb::Deliver {
         consumer: name(consumer),
         from,
-        next_offset: from + count,
-        offsets: (from..from + count).collect(),
+        to: at(from + count),
+        entries: (from..from + count).map(id).collect(),
     };
     assert_eq!(kept.ask(&verb), StreamGroupReply::Done);
 }
@@ -203,7 +219,7 @@ fn delivered(kept: &mut Kept, consumer: u8, from: Offset, count: i64) {
 fn a_group_that_kafka_made_goes_on_where_it_has_committed() {
     let mut kept = Kept::new();
     kept.committed = Some(Committed { offset: 42, is_own: false });
-    let create = StreamGroupVerb::Create { next_offset: 0 };
+    let create = StreamGroupVerb::Create(at(0));
     assert_eq!(kept.ask(&create), StreamGroupReply::Refused(StreamGroupError::GroupExists));
     let begin = StreamGroupVerb::Begin { consumer: name(1) };
     assert_eq!(kept.ask(&begin), StreamGroupReply::Position(42));
@@ -212,7 +228,7 @@ fn a_group_that_kafka_made_goes_on_where_it_has_committed() {
 #[test]
 fn looking_at_a_group_that_kafka_has_moved_changes_nothing() {
     let mut kept = Kept::new();
-    kept.ask(&StreamGroupVerb::Create { next_offset: 0 });
+    kept.ask(&StreamGroupVerb::Create(at(0)));
     delivered(&mut kept, 1, 0, 3);
     let before = kept.log.clone();
     let outside = Some(Committed { offset: 9, is_own: false });
@@ -224,7 +240,7 @@ fn looking_at_a_group_that_kafka_has_moved_changes_nothing() {
 #[test]
 fn a_destroyed_group_leaves_nothing_in_the_log() {
     let mut kept = Kept::new();
-    kept.ask(&StreamGroupVerb::Create { next_offset: 0 });
+    kept.ask(&StreamGroupVerb::Create(at(0)));
     delivered(&mut kept, 1, 0, 3);
     assert_eq!(kept.ask(&StreamGroupVerb::Destroy), StreamGroupReply::Count(1));
     assert!(kept.groups.groups.is_empty() && kept.groups.snapshot().next().is_none());
@@ -235,7 +251,7 @@ fn a_destroyed_group_leaves_nothing_in_the_log() {
 #[test]
 fn pending_entries_are_found_by_range_consumer_and_idle_time() {
     let mut kept = Kept::new();
-    kept.ask(&StreamGroupVerb::Create { next_offset: 0 });
+    kept.ask(&StreamGroupVerb::Create(at(0)));
     delivered(&mut kept, 1, 0, 3);
     kept.now_ms += 100;
     delivered(&mut kept, 2, 3, 3);
@@ -243,7 +259,9 @@ fn pending_entries_are_found_by_range_consumer_and_idle_time() {
         let consumer = consumer.map(name);
         let filter = PendingFilter { first, last, count: 10, consumer, min_idle_ms };
         match kept.ask(&StreamGroupVerb::Pending(filter)) {
-            StreamGroupReply::Pending(pending) => pending.iter().map(|entry| entry.offset).collect::<Vec<_>>(),
+            StreamGroupReply::Pending(pending) => {
+                pending.iter().map(|entry| entry.id.offset).collect::<Vec<_>>()
+            }
             other => panic!("{other:?}"),
         }
     };

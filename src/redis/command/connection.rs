@@ -9,7 +9,7 @@ use crate::redis::error_reply::ErrorReply;
 use crate::redis::resp::Protocol;
 
 /// The version of Redis whose commands are spoken.
-pub(super) const REDIS_VERSION: &str = "7.2.0";
+pub(super) const REDIS_VERSION: &str = "7.0.15";
 
 commands! { "connection":
     "AUTH" -2 (Fast NoMulti Loading Stale) (0 0 0) "Authenticates the connection." => auth;

@@ -4,17 +4,20 @@ use std::rc::Rc;
 
 use futures_lite::future;
 
-use super::groups::{Group, lost_id, place_of_group, read_these, unexpected};
+use super::groups::{Group, place_of_group, put_id, read_these, unexpected};
 use super::parse;
 use super::stream_read::{ReadOptions, put_streams, wait_for_entries};
 use super::{Call, CommandResult, Flow, WhenSent};
 use crate::broker::Broker;
-use crate::model::stream_group::{StreamGroupKey, StreamGroupReply, StreamGroupRequest, StreamGroupVerb};
-use crate::model::{Offset, TopicPartition};
+use crate::model::stream_group::{
+    GroupPosition, StreamEntryId, StreamGroupKey, StreamGroupReply, StreamGroupRequest, StreamGroupVerb,
+};
+use crate::model::{NO_TIMESTAMP, Offset, TopicPartition};
 use crate::redis::entries::{self, Entries, EntryEnd, Wanted, encode_entry};
 use crate::redis::entry_id::{self, EntryId, OFFSET_MAX};
 use crate::redis::error_reply::ErrorReply;
 use crate::redis::link::Link;
+use crate::redis::resp::{Encoder, Protocol};
 use crate::runtime::spawn_detached;
 
 /// Entries that one command delivers of one stream at most, whatever COUNT says.
@@ -61,14 +64,18 @@ pub(super) async fn xreadgroup(call: &mut Call<'_>) -> CommandResult {
             let count = options.count.min(DELIVERED_COUNT_MAX);
             let read = match reading.after {
                 After::Pending(after) => {
-                    history(&broker, &group, &consumer, after, count, left_bytes).await.map_err(in_xreadgroup)?
+                    let protocol = call.out.protocol();
+                    let read = history(&broker, &group, &consumer, after, count, left_bytes, protocol);
+                    read.await.map_err(in_xreadgroup)?
                 }
                 After::New => {
-                    let read = deliver(&broker, &group, &consumer, count, left_bytes).await.map_err(in_xreadgroup)?;
+                    let read = deliver(&broker, &group, &consumer, count, left_bytes)
+                        .await
+                        .map_err(in_xreadgroup)?;
                     reading.position = read.next_offset;
                     if options.no_ack && !read.is_empty() {
-                        let offsets = read.ends.iter().map(|entry| entry.offset).collect();
-                        let then = acknowledge_when_sent(&broker, &call.client.link, &group.key, offsets);
+                        let ids = read.ends.iter().map(EntryEnd::id).collect();
+                        let then = acknowledge_when_sent(&broker, &call.client.link, &group.key, ids);
                         call.when_sent.borrow_mut().push(then);
                     }
                     read
@@ -107,7 +114,7 @@ fn after_of(id: &[u8]) -> Result<After, ErrorReply> {
              specifying a proper ID, or use the > ID to get new messages. The $ ID would just return an empty result set.",
         )),
         id => match entry_id::parse(id)? {
-            EntryId::At(offset) => Ok(After::Pending(offset)),
+            EntryId::At(offset, _) => Ok(After::Pending(offset)),
             _ if id.contains(&b'-') && id != b"0-0" => Ok(After::Pending(0)), // the partition's first entry
             _ => Ok(After::Pending(-1)),
         },
@@ -136,8 +143,11 @@ async fn deliver(
         let deliver = StreamGroupVerb::Deliver {
             consumer: consumer.to_owned(),
             from: position,
-            next_offset: read.next_offset,
-            offsets: read.ends.iter().map(|entry| entry.offset).collect(),
+            to: GroupPosition {
+                next_offset: read.next_offset,
+                last_timestamp_ms: read.ends.last().map_or(NO_TIMESTAMP, |entry| entry.timestamp_ms),
+            },
+            entries: read.ends.iter().map(EntryEnd::id).collect(),
         };
         match group.ask(deliver).await? {
             StreamGroupReply::Done => return Ok(read),
@@ -155,24 +165,28 @@ async fn history(
     after: Offset,
     count: usize,
     max_bytes: usize,
+    protocol: Protocol,
 ) -> Result<Entries, ErrorReply> {
     let history = StreamGroupVerb::History { consumer: consumer.to_owned(), after, count };
     let pending = match group.ask(history).await? {
         StreamGroupReply::Pending(pending) => pending,
         other => return Err(unexpected(&other)),
     };
-    let offsets: Vec<Offset> = pending.iter().map(|entry| entry.offset).collect();
+    let ids: Vec<StreamEntryId> = pending.iter().map(|entry| entry.id).collect();
     let mut found = Entries::default();
-    for (offset, entry) in read_these(broker, &group.key.place, &offsets, encode_entry, max_bytes).await? {
+    for (id, entry) in read_these(broker, &group.key.place, &ids, max_bytes).await? {
         match entry {
             Some(entry) => found.bytes.extend(entry),
             None => {
-                found.bytes.extend_from_slice(b"*2\r\n");
-                found.bytes.extend(lost_id(offset));
-                found.bytes.extend_from_slice(b"*-1\r\n");
+                let mut gone = Encoder::new(protocol);
+                gone.array(2);
+                put_id(&mut gone, id);
+                gone.null_array();
+                found.bytes.extend(gone.take());
             }
         }
-        found.ends.push(EntryEnd { offset, end: found.bytes.len() });
+        let StreamEntryId { offset, timestamp_ms } = id;
+        found.ends.push(EntryEnd { offset, timestamp_ms, end: found.bytes.len() });
     }
     Ok(found)
 }
@@ -182,14 +196,14 @@ fn acknowledge_when_sent(
     broker: &Rc<Broker>,
     link: &Rc<Link>,
     key: &StreamGroupKey,
-    offsets: Vec<Offset>,
+    ids: Vec<StreamEntryId>,
 ) -> WhenSent {
     let (broker, link, key) = (broker.clone(), link.clone(), key.clone());
     Box::new(move |mark| {
         spawn_detached(async move {
             link.wait_while(|link| link.sent_bytes() < mark).await;
             if link.sent_bytes() >= mark {
-                let verb = StreamGroupVerb::Acknowledge(offsets);
+                let verb = StreamGroupVerb::Acknowledge(ids);
                 let reply = broker.stream_group(StreamGroupRequest { key, verb }).await;
                 if let StreamGroupReply::Refused(error) = reply {
                     tracing::warn!(%error, "cannot acknowledge what was sent; it stays pending");

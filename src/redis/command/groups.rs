@@ -9,12 +9,14 @@ use super::parse::{self, Options};
 use super::{Call, CommandResult, Flow, commands, unknown_subcommand};
 use crate::broker::{Broker, OffsetSpec};
 use crate::model::stream_group::{
-    StreamGroupError, StreamGroupKey, StreamGroupReply, StreamGroupRequest, StreamGroupVerb,
+    GroupPosition, StreamEntryId, StreamGroupError, StreamGroupKey, StreamGroupReply, StreamGroupRequest,
+    StreamGroupVerb,
 };
-use crate::model::{Offset, TopicPartition};
-use crate::redis::entries::{self, Encode, Wanted};
-use crate::redis::entry_id::{self, list_offset};
+use crate::model::{NO_TIMESTAMP, Offset, TopicPartition};
+use crate::redis::entries::{self, EntryEnd, Wanted, encode_entry};
+use crate::redis::entry_id::{self, EntryId, list_offset};
 use crate::redis::error_reply::ErrorReply;
+use crate::redis::resp::Encoder;
 use crate::redis::stream_name;
 
 /// Entries closer together than this are read in one go.
@@ -103,30 +105,29 @@ pub(super) fn place_of_group(
     stream_name::find(broker, key)?.ok_or_else(|| no_group(key, group))
 }
 
-/// Reads these entries, which are in ascending order: each with its bytes, or without if it is gone.
+/// Reads these entries, which are in ascending order: each as it is in a reply, or none if it is gone.
 pub(super) async fn read_these(
     broker: &Broker,
     place: &TopicPartition,
-    offsets: &[Offset],
-    encode: Encode,
+    ids: &[StreamEntryId],
     max_bytes: usize,
-) -> Result<Vec<(Offset, Option<Vec<u8>>)>, ErrorReply> {
-    let mut found = Vec::with_capacity(offsets.len());
+) -> Result<Vec<(StreamEntryId, Option<Vec<u8>>)>, ErrorReply> {
+    let mut found = Vec::with_capacity(ids.len());
     let mut bytes = 0;
-    for run in offsets.chunk_by(|left, right| right - left <= READ_GAP_MAX) {
-        let (first, last) = (run[0], run[run.len() - 1]);
+    for run in ids.chunk_by(|left, right| right.offset - left.offset <= READ_GAP_MAX) {
+        let (first, last) = (run[0].offset, run[run.len() - 1].offset);
         let mut wanted = run.iter().copied().peekable();
         let mut from = first;
         while wanted.peek().is_some() {
             let range = Wanted { from, last, count: usize::MAX, max_bytes };
-            let read = entries::read(broker, place, range, encode).await?;
+            let read = entries::read(broker, place, range, encode_entry).await?;
             for (offset, entry) in read.iter() {
-                while let Some(gone) = wanted.next_if(|wanted| *wanted < offset) {
+                while let Some(gone) = wanted.next_if(|wanted| wanted.offset < offset) {
                     found.push((gone, None));
                 }
-                if wanted.next_if_eq(&offset).is_some() {
+                if let Some(id) = wanted.next_if(|wanted| wanted.offset == offset) {
                     bytes += entry.len();
-                    found.push((offset, Some(entry.to_vec())));
+                    found.push((id, Some(entry.to_vec())));
                 }
             }
             if !read.is_full || read.is_empty() {
@@ -144,29 +145,18 @@ pub(super) async fn read_these(
     Ok(found)
 }
 
-/// The ids of these entries, encoded; the time of an entry that is gone is not known any more, and 0 stands for it.
-pub(super) async fn ids_of(
-    broker: &Broker,
-    place: &TopicPartition,
-    offsets: &[Offset],
-) -> Result<Vec<Vec<u8>>, ErrorReply> {
-    let read = read_these(broker, place, offsets, entries::encode_id, usize::MAX).await?;
-    Ok(read.into_iter().map(|(offset, id)| id.unwrap_or_else(|| lost_id(offset))).collect())
-}
-
-/// The encoded id of an entry that is gone.
-pub(super) fn lost_id(offset: Offset) -> Vec<u8> {
-    let id = entry_id::id_text(0, offset);
-    [format!("${}\r\n", id.len()).as_bytes(), &id, b"\r\n"].concat()
+/// Writes the id of an entry.
+pub(super) fn put_id(out: &mut Encoder, id: StreamEntryId) {
+    out.bulk(&entry_id::id_text(id.timestamp_ms, id.offset));
 }
 
 /// XACK key group id [id ...]
 async fn xack(call: &mut Call<'_>) -> CommandResult {
     let broker = call.client.broker();
-    let offsets = call.args.from(3).map(entry_id::parse_entry).collect::<Result<Vec<_>, _>>()?;
+    let ids = call.args.from(3).map(entry_id::parse_entry).collect::<Result<_, _>>()?;
     let count = match stream_name::find(broker, call.arg(1))? {
         Some(place) => {
-            Group::new(broker, &place, call.arg(2))?.count(StreamGroupVerb::Acknowledge(offsets)).await?
+            Group::new(broker, &place, call.arg(2))?.count(StreamGroupVerb::Acknowledge(ids)).await?
         }
         None => 0,
     };
@@ -211,6 +201,7 @@ fn missing_stream() -> ErrorReply {
 async fn create(call: &mut Call<'_>) -> CommandResult {
     let broker = call.client.broker();
     let makes_stream = group_options(call, true)?;
+    let start = GroupStart::parse(call.arg(4))?;
     let place = if makes_stream {
         stream_name::find_or_create(broker, call.arg(2)).await?
     } else {
@@ -219,8 +210,8 @@ async fn create(call: &mut Call<'_>) -> CommandResult {
     if place.topic.is_internal() {
         return Err(ErrorReply::err(format_args!("topic '{}' is the server's own", place.topic)));
     }
-    let next_offset = next_offset(broker, &place, call.arg(4)).await?;
-    Group::new(broker, &place, call.arg(3))?.ask(StreamGroupVerb::Create { next_offset }).await?;
+    let position = start.position(broker, &place).await?;
+    Group::new(broker, &place, call.arg(3))?.ask(StreamGroupVerb::Create(position)).await?;
     call.ok()
 }
 
@@ -228,8 +219,8 @@ async fn set_id(call: &mut Call<'_>) -> CommandResult {
     let broker = call.client.broker();
     group_options(call, false)?;
     let place = stream_name::find(broker, call.arg(2))?.ok_or_else(missing_stream)?;
-    let next_offset = next_offset(broker, &place, call.arg(4)).await?;
-    Group::new(broker, &place, call.arg(3))?.ask(StreamGroupVerb::SetPosition { next_offset }).await?;
+    let position = GroupStart::parse(call.arg(4))?.position(broker, &place).await?;
+    Group::new(broker, &place, call.arg(3))?.ask(StreamGroupVerb::SetPosition(position)).await?;
     call.ok()
 }
 
@@ -249,13 +240,44 @@ fn group_options(call: &Call<'_>, may_make_stream: bool) -> Result<bool, ErrorRe
     Ok(makes_stream)
 }
 
-/// The offset behind the id that a group is told to have read.
-async fn next_offset(broker: &Broker, place: &TopicPartition, id: &[u8]) -> Result<Offset, ErrorReply> {
-    let end = list_offset(broker, place, OffsetSpec::Latest).await?.0;
-    match id {
-        b"$" => Ok(end),
-        id => Ok(entry_id::first_offset(broker, place, entry_id::parse(id)?, true).await?.min(end)),
+/// The last entry that a group is told to have read.
+enum GroupStart {
+    /// `$`: all of them.
+    End,
+    Behind(EntryId),
+}
+
+impl GroupStart {
+    fn parse(id: &[u8]) -> Result<Self, ErrorReply> {
+        if id == b"$" { Ok(GroupStart::End) } else { entry_id::parse(id).map(GroupStart::Behind) }
     }
+
+    async fn position(self, broker: &Broker, place: &TopicPartition) -> Result<GroupPosition, ErrorReply> {
+        let end = list_offset(broker, place, OffsetSpec::Latest).await?.0;
+        let next_offset = match self {
+            GroupStart::End => end,
+            GroupStart::Behind(id) => entry_id::first_offset(broker, place, id, true).await?.min(end),
+        };
+        let last = match next_offset {
+            0 => None,
+            next_offset => entry_at(broker, place, next_offset - 1).await?,
+        };
+        Ok(GroupPosition {
+            next_offset,
+            last_timestamp_ms: last.map_or(NO_TIMESTAMP, |last| last.timestamp_ms),
+        })
+    }
+}
+
+/// The id of the entry at `offset`, if there is one.
+pub(super) async fn entry_at(
+    broker: &Broker,
+    place: &TopicPartition,
+    offset: Offset,
+) -> Result<Option<StreamEntryId>, ErrorReply> {
+    let wanted = Wanted { from: offset, last: offset, count: 1, max_bytes: usize::MAX };
+    let read = entries::read(broker, place, wanted, |_, _| {}).await?;
+    Ok(read.ends.first().map(EntryEnd::id).filter(|id| id.offset == offset))
 }
 
 async fn answer_count(call: &mut Call<'_>, verb: StreamGroupVerb) -> CommandResult {

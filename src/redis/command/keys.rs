@@ -34,9 +34,8 @@ fn visible_topics(broker: &Broker) -> Vec<Arc<TopicImage>> {
 /// A name that no topic can have is a key that is not there.
 fn is_there(broker: &Broker, key: &[u8]) -> bool {
     stream_name::find(broker, key).is_ok_and(|found| found.is_some())
-        || StreamName::parse(key).is_ok_and(|name| {
-            name.partition.is_none() && broker.image().topic(name.topic).is_some()
-        })
+        || StreamName::parse(key)
+            .is_ok_and(|name| name.partition.is_none() && broker.image().topic(name.topic).is_some())
 }
 
 async fn dbsize(call: &mut Call<'_>) -> CommandResult {

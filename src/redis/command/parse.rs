@@ -66,8 +66,7 @@ impl<'a> Options<'a> {
 
     /// Steps over the next word if it is `word`, in any case.
     pub(super) fn take(&mut self, word: &str) -> bool {
-        let is_next =
-            self.args.get(self.at).is_some_and(|next| next.eq_ignore_ascii_case(word.as_bytes()));
+        let is_next = self.args.get(self.at).is_some_and(|next| next.eq_ignore_ascii_case(word.as_bytes()));
         self.at += usize::from(is_next);
         is_next
     }

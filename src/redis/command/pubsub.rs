@@ -38,7 +38,7 @@ async fn publish(call: &mut Call<'_>) -> CommandResult {
     if name.partition.is_some() {
         name.partition_of(&topic)?;
     }
-    let mut writes = Writes::new(clock::now_ms());
+    let mut writes = Writes::new(call.client, clock::now_ms());
     if !writes.add(call.client, &call.args) {
         return Err(ErrorReply::err("the message cannot be appended"));
     }
@@ -103,8 +103,7 @@ async fn open(client: &Rc<Client>, kind: Kind, name: &[u8]) -> Result<Named, Err
     };
     let (positions, group) = start.positions(client, &topic, &partitions).await?;
     let form = Form::new(kind, name, &topic.name, client.protocol());
-    let reader =
-        Subscription::new(client, form, topic.name.clone(), stream.partition, positions, group);
+    let reader = Subscription::new(client, form, topic.name.clone(), stream.partition, positions, group);
     let listening = match kind {
         Kind::ShardChannel => Listening::ShardChannel(topic.name.clone()),
         _ => Listening::Channel(topic.name.clone()),
@@ -154,7 +153,11 @@ impl Start {
         let Some(at) = name.iter().position(|byte| *byte == b'@') else { return Ok((name, Start::Next)) };
         let start = parse::text(&name[at + 1..], "place behind the '@'")?;
         let start = match start.as_str() {
-            "" => return Err(ErrorReply::err("nothing stands behind the '@'; write a group, earliest, -10m or an offset")),
+            "" => {
+                return Err(ErrorReply::err(
+                    "nothing stands behind the '@'; write a group, earliest, -10m or an offset",
+                ));
+            }
             "earliest" => Start::Earliest,
             "latest" => Start::Next,
             text if text.bytes().all(|byte| byte.is_ascii_digit()) => {
@@ -302,7 +305,8 @@ async fn pubsub(call: &mut Call<'_>) -> CommandResult {
     match (subcommand.as_str(), call.args.len()) {
         ("CHANNELS" | "SHARDCHANNELS", 2 | 3) => {
             let pattern = call.args.get(2).unwrap_or(b"*");
-            let names: Vec<_> = of_channels.filter(|(topic, _)| glob::matches(pattern, topic.as_bytes())).collect();
+            let names: Vec<_> =
+                of_channels.filter(|(topic, _)| glob::matches(pattern, topic.as_bytes())).collect();
             call.out.array(names.len());
             names.iter().for_each(|(topic, _)| call.out.bulk(topic.as_bytes()));
         }
@@ -310,7 +314,8 @@ async fn pubsub(call: &mut Call<'_>) -> CommandResult {
             let counts: Vec<_> = of_channels.collect();
             call.out.array(2 * (call.args.len() - 2));
             for name in call.args.from(2) {
-                let count = counts.iter().find(|(topic, _)| topic.as_bytes() == name).map_or(0, |(_, count)| *count);
+                let count =
+                    counts.iter().find(|(topic, _)| topic.as_bytes() == name).map_or(0, |(_, count)| *count);
                 call.out.bulk(name);
                 call.out.count(count);
             }

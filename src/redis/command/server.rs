@@ -39,12 +39,17 @@ async fn info(call: &mut Call<'_>) -> CommandResult {
         || wanted.iter().any(|word| matches!(word.as_str(), "all" | "default" | "everything"));
     let usage = blocking(process::usage).await;
     let mut text = String::new();
-    for section in SECTIONS.iter().filter(|section| wants_all || wanted.iter().any(|word| word == **section)) {
+    for section in SECTIONS.iter().filter(|section| wants_all || wanted.iter().any(|word| word == **section))
+    {
         if !text.is_empty() {
             text.push_str("\r\n");
         }
-        let title: String =
-            section.chars().take(1).map(|first| first.to_ascii_uppercase()).chain(section.chars().skip(1)).collect();
+        let title: String = section
+            .chars()
+            .take(1)
+            .map(|first| first.to_ascii_uppercase())
+            .chain(section.chars().skip(1))
+            .collect();
         let _ = write!(text, "# {title}\r\n"); // cannot fail
         for (name, value) in section_of(call, section, &usage) {
             let _ = write!(text, "{name}:{value}\r\n");
@@ -78,7 +83,7 @@ fn section_of(call: &Call<'_>, section: &str, usage: &process::Usage) -> Vec<(&'
         "clients" => vec![
             ("connected_clients", clients.connected.to_string()),
             ("maxclients", broker.config().max_connections.to_string()),
-            ("blocked_clients", text("0")),
+            ("blocked_clients", clients.blocked.to_string()),
             ("pubsub_clients", clients.subscribers.to_string()),
             ("paused_subscriptions", clients.paused.to_string()),
             ("paused_subscriptions_lag", clients.lag.to_string()),
@@ -90,12 +95,7 @@ fn section_of(call: &Call<'_>, section: &str, usage: &process::Usage) -> Vec<(&'
             ("maxmemory", text("0")),
             ("maxmemory_policy", text("noeviction")),
         ],
-        "persistence" => vec![
-            ("loading", text("0")),
-            ("async_loading", text("0")),
-            ("aof_enabled", text("1")),
-            ("rdb_bgsave_in_progress", text("0")),
-        ],
+        "persistence" => vec![("loading", text("0")), ("async_loading", text("0"))],
         "stats" => vec![
             ("total_connections_received", clients.total_connections.to_string()),
             ("total_commands_processed", clients.total_commands.to_string()),
@@ -103,10 +103,9 @@ fn section_of(call: &Call<'_>, section: &str, usage: &process::Usage) -> Vec<(&'
             ("pubsub_patterns", subscriber_counts(call).1.to_string()),
         ],
         "replication" => vec![("role", text("master")), ("connected_slaves", text("0"))],
-        "cpu" => vec![
-            ("used_cpu_sys", seconds(usage.system_cpu)),
-            ("used_cpu_user", seconds(usage.user_cpu)),
-        ],
+        "cpu" => {
+            vec![("used_cpu_sys", seconds(usage.system_cpu)), ("used_cpu_user", seconds(usage.user_cpu))]
+        }
         _ => {
             let topics = broker.image().topics().filter(|topic| !topic.name.is_internal()).count();
             if topics == 0 { Vec::new() } else { vec![("db0", format!("keys={topics},expires=0,avg_ttl=0"))] }
@@ -128,7 +127,7 @@ async fn command(call: &mut Call<'_>) -> CommandResult {
         return Ok(Flow::Continue);
     }
     match call.word(1).as_str() {
-        "COUNT" => call.out.count(all().count()),
+        "COUNT" if call.args.len() == 2 => call.out.count(all().count()),
         "INFO" => {
             let wanted: Vec<_> = match call.args.len() {
                 2 => all().map(Some).collect(),
@@ -226,9 +225,9 @@ async fn config(call: &mut Call<'_>) -> CommandResult {
             let wanted: Vec<_> = described
                 .iter()
                 .filter(|entry| {
-                    call.args.from(2).any(|pattern| {
-                        glob::matches(&pattern.to_ascii_lowercase(), entry.name.as_bytes())
-                    })
+                    call.args
+                        .from(2)
+                        .any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), entry.name.as_bytes()))
                 })
                 .collect();
             call.out.map(wanted.len());
@@ -238,7 +237,7 @@ async fn config(call: &mut Call<'_>) -> CommandResult {
             }
             Ok(Flow::Continue)
         }
-        ("SET", 4..) if call.args.len() % 2 == 0 => {
+        ("SET", 4..) if call.args.len().is_multiple_of(2) => {
             let words: Vec<String> =
                 call.args.from(2).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
             let changes =

@@ -1,9 +1,9 @@
 //! Topics as streams: the commands that do not need a group.
 
+use super::commands;
 use super::stream_info::{xinfo, xlen};
 use super::stream_read::{xrange, xread, xrevrange};
 use super::stream_write::{xadd, xdel, xsetid, xtrim};
-use super::commands;
 
 commands! { "stream":
     "XADD" -5 (Write Fast) (1 1 1) "Appends an entry." => xadd;

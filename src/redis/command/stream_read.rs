@@ -71,11 +71,17 @@ async fn range(call: &mut Call<'_>, start: &[u8], end: &[u8], is_reverse: bool) 
 }
 
 fn too_large() -> ErrorReply {
-    ErrorReply::err("the reply would be larger than redis.reply.max.bytes; ask with COUNT, and go on behind the last entry")
+    ErrorReply::err(
+        "the reply would be larger than redis.reply.max.bytes; ask with COUNT, and go on behind the last entry",
+    )
 }
 
 /// Reads the range from its end on, window by window, the newest window first.
-async fn read_back(broker: &Broker, place: &TopicPartition, wanted: Wanted) -> Result<Vec<Entries>, ErrorReply> {
+async fn read_back(
+    broker: &Broker,
+    place: &TopicPartition,
+    wanted: Wanted,
+) -> Result<Vec<Entries>, ErrorReply> {
     let start = list_offset(broker, place, OffsetSpec::Earliest).await?.0;
     let end = list_offset(broker, place, OffsetSpec::Latest).await?.0;
     let first = wanted.from.max(start);
@@ -139,7 +145,12 @@ impl Deadline {
 
 impl<'a> ReadOptions<'a> {
     /// `command` is the name for error texts; `is_group` allows NOACK.
-    pub(super) fn parse(call: &Call<'a>, at: usize, command: &str, is_group: bool) -> Result<Self, ErrorReply> {
+    pub(super) fn parse(
+        call: &Call<'a>,
+        at: usize,
+        command: &str,
+        is_group: bool,
+    ) -> Result<Self, ErrorReply> {
         let mut options = Options::new(call.args, at);
         let (mut count, mut deadline, mut no_ack) = (usize::MAX, Deadline::Now, false);
         loop {
@@ -197,9 +208,7 @@ pub(super) async fn xread(call: &mut Call<'_>) -> CommandResult {
                 ));
             }
             (Some(place), b"$") => list_offset(&broker, place, OffsetSpec::Latest).await?.0,
-            (Some(place), id) => {
-                entry_id::first_offset(&broker, place, entry_id::parse(id)?, true).await?
-            }
+            (Some(place), id) => entry_id::offset_behind(&broker, place, entry_id::parse(id)?).await?,
             (None, b"$") => 0,
             (None, id) => entry_id::parse(id).map(|_| 0)?,
         };

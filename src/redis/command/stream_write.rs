@@ -7,7 +7,7 @@ use crate::broker::{Broker, OffsetSpec};
 use crate::model::{Offset, TopicPartition};
 use crate::redis::entry_id::{self, EntryId, list_offset};
 use crate::redis::error_reply::ErrorReply;
-use crate::redis::stream_name;
+use crate::redis::stream_name::{self, StreamName};
 use crate::redis::writes::Writes;
 
 /// What is to go.
@@ -38,7 +38,9 @@ impl Trim {
         };
         if options.take("LIMIT") {
             if !is_approximate {
-                return Err(ErrorReply::err("syntax error, LIMIT cannot be used without the special ~ option"));
+                return Err(ErrorReply::err(
+                    "syntax error, LIMIT cannot be used without the special ~ option",
+                ));
             }
             parse::count(options.value()?)?;
         }
@@ -73,7 +75,11 @@ pub(super) async fn xadd(call: &mut Call<'_>) -> CommandResult {
         if options.take("NOMKSTREAM") {
             makes_stream = false;
         } else if let Some(found) = Trim::parse(&mut options)? {
-            trim = Some(found);
+            if trim.replace(found).is_some() {
+                return Err(ErrorReply::err(
+                    "syntax error, MAXLEN and MINID options at the same time are not compatible",
+                ));
+            }
         } else {
             break;
         }
@@ -85,25 +91,27 @@ pub(super) async fn xadd(call: &mut Call<'_>) -> CommandResult {
         return Err(ErrorReply::arity("xadd"));
     }
     let wanted = WantedId::parse(id)?;
-    let place = if makes_stream {
-        stream_name::find_or_create(&broker, call.arg(1)).await?
-    } else {
-        match stream_name::find(&broker, call.arg(1))? {
-            Some(place) => place,
-            None => {
-                call.out.null();
-                return Ok(Flow::Continue);
-            }
-        }
+    let name = StreamName::parse(call.arg(1))?;
+    if !makes_stream && broker.image().topic(name.topic).is_none() {
+        call.out.null();
+        return Ok(Flow::Continue);
+    }
+    let topic = stream_name::topic_or_create(&broker, name.topic).await?;
+    // Of several partitions the record's key chooses one, as for Kafka's clients; what looks at the stream as a whole
+    // needs its name.
+    let needs_place = name.partition.is_some() || trim.is_some() || wanted != WantedId::Any;
+    let place = if needs_place { Some(name.partition_of(&topic)?) } else { None };
+    let timestamp_ms = match &place {
+        Some(place) => wanted.check(&broker, place).await?,
+        None => None,
     };
-    let timestamp_ms = wanted.check(&broker, &place).await?;
-    let mut writes = Writes::new(clock::now_ms());
-    if !writes.add_entry(&broker, place.clone(), timestamp_ms, &call.args, first_field) {
+    let mut writes = Writes::new(call.client, clock::now_ms());
+    if !writes.add_entry(&broker, call.arg(1), timestamp_ms, &call.args, first_field) {
         return Err(ErrorReply::err("the entry cannot be appended"));
     }
     writes.finish(call.client, call.out).await;
-    if let Some(trim) = trim {
-        trim.apply(&broker, &place).await?;
+    if let (Some(trim), Some(place)) = (trim, &place) {
+        trim.apply(&broker, place).await?;
     }
     Ok(Flow::Continue)
 }

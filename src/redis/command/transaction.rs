@@ -55,7 +55,7 @@ async fn exec(call: &mut Call<'_>) -> CommandResult {
     }
     let client = call.client;
     call.out.array(transaction.commands.len());
-    let mut writes = Writes::new(clock::now_ms());
+    let mut writes = Writes::new(client, clock::now_ms());
     for owned in &transaction.commands {
         let args = owned.args();
         if writes.add(client, &args) {

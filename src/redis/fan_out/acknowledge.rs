@@ -72,7 +72,9 @@ impl Acknowledging {
         let sent_bytes = self.link.sent_bytes();
         let mut reached: BTreeMap<PartitionIndex, Offset> = BTreeMap::new();
         let mut last_mark = 0;
-        for (mark, partition, offset) in self.pushed.borrow().iter().take_while(|(mark, ..)| *mark <= sent_bytes) {
+        for (mark, partition, offset) in
+            self.pushed.borrow().iter().take_while(|(mark, ..)| *mark <= sent_bytes)
+        {
             reached.insert(*partition, *offset);
             last_mark = *mark;
         }

@@ -173,7 +173,8 @@ impl Decoder {
     }
 
     fn read_inline(&mut self, line: &[u8]) -> Result<(), ProtocolError> {
-        let words = split_words(line).ok_or_else(|| ProtocolError("unbalanced quotes in request".to_owned()))?;
+        let words =
+            split_words(line).ok_or_else(|| ProtocolError("unbalanced quotes in request".to_owned()))?;
         let mut inline = Vec::with_capacity(line.len());
         for word in words {
             let start = inline.len() as u32;
@@ -331,7 +332,9 @@ mod tests {
     fn decoded(bytes: &[u8]) -> Result<Option<Vec<Vec<u8>>>, ProtocolError> {
         let mut decoder = Decoder::new(LIMITS);
         Ok(match decoder.decode(bytes)? {
-            Decoded::Command(size) => Some(decoder.args(&bytes[..size]).from(0).map(<[u8]>::to_vec).collect()),
+            Decoded::Command(size) => {
+                Some(decoder.args(&bytes[..size]).from(0).map(<[u8]>::to_vec).collect())
+            }
             Decoded::Partial(_) => None,
         })
     }
@@ -397,7 +400,10 @@ mod tests {
         assert_eq!(words("\r\n"), Vec::<Vec<u8>>::new());
         assert_eq!(words("a \"b c\\x41\\n\" 'd\\'e'\r\n"), [&b"a"[..], b"b cA\n", b"d'e"]);
         assert_eq!(decoded(b"*0\r\n").unwrap(), Some(Vec::new()));
-        assert_eq!(decoded(b"a \"b\r\n").unwrap_err().to_string(), "Protocol error: unbalanced quotes in request");
+        assert_eq!(
+            decoded(b"a \"b\r\n").unwrap_err().to_string(),
+            "Protocol error: unbalanced quotes in request"
+        );
         assert!(decoded(b"a \"b\"c\r\n").is_err());
     }
 }
