@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod crc32c;
+pub mod glob;
 pub mod random;
 pub mod units;
 pub mod varint;

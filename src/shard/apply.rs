@@ -76,6 +76,10 @@ impl Shard {
                 let listed = self.list_groups(&request);
                 Box::pin(async { ShardReply::ListedGroups(listed) })
             }
+            ShardRequest::CountSubscribers { listening, shard, count } => {
+                self.subscribers.set(listening, shard, count);
+                Box::pin(async { ShardReply::Done })
+            }
             ShardRequest::Control(request) => {
                 Box::pin(async move { ShardReply::Controlled(shard.control(request).await) })
             }

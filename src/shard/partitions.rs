@@ -47,6 +47,7 @@ impl Shard {
         let starts: AHashMap<_, _> =
             starts.into_iter().map(|start| (start.topic_partition.clone(), start)).collect();
         self.open_missing(&image, &starts).await;
+        self.image_changed.notify();
     }
 
     async fn remove_topics(self: &Rc<Self>, old: &ClusterImage, new: &ClusterImage) {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::controller::{ControllerReply, ControllerRequest};
+use super::subscribers::Listening;
 use crate::metadata::ClusterImage;
 use crate::model::group::{GroupReply, GroupRequest, ListGroups, ListGroupsReply};
-use crate::model::{LeaderEpoch, Offset, TopicPartition};
+use crate::model::{LeaderEpoch, Offset, ShardId, TopicPartition};
 use crate::partition::{
     Appended, EpochEnd, IsolationLevel, ListedOffset, OffsetSpec, PartitionError, PartitionRead,
     ProducerDescription, ReadSpec,
@@ -68,6 +69,15 @@ pub enum ShardRequest {
     Group(GroupRequest),
     /// The groups that this shard coordinates.
     ListGroups(ListGroups),
+    /// A shard has so many subscribers now.
+    CountSubscribers {
+        /// Of what.
+        listening: Listening,
+        /// Which shard.
+        shard: ShardId,
+        /// How many.
+        count: u32,
+    },
     /// A change that only shard 0 makes.
     Control(ControllerRequest),
     /// What every shard knows has changed: open what is new, remove what is gone.
