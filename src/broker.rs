@@ -10,6 +10,7 @@ mod groups;
 mod offsets;
 mod produce;
 mod router;
+mod stream_groups;
 mod subscribers;
 mod topics;
 

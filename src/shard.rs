@@ -13,6 +13,7 @@ mod maintenance;
 mod partitions;
 mod request;
 mod state_log;
+mod stream_groups;
 mod subscribers;
 mod waits;
 
@@ -62,6 +63,7 @@ pub struct Shard {
     storage: Rc<ShardStorage>,
     connections: connect::ShardConnections,
     groups: groups::Groups,
+    stream_groups: stream_groups::StreamGroupHosts,
     waits: waits::Waits,
     subscribers: subscribers::Subscribers,
     flusher: flusher::Flusher,

@@ -77,11 +77,6 @@ fn a_bad_configuration_is_one_sentence_and_exit_1() -> io::Result<()> {
              Expected HOST:PORT, such as 127.0.0.1:9092 or [::1]:9092\n",
         ),
         (
-            &["--redis-addr", "127.0.0.1:6379"],
-            "error: command line --redis-addr: this version has no Redis door yet; start without --redis-addr (and \
-             without redis.addr), or with off\n",
-        ),
-        (
             &["--admin-addr", "127.0.0.1:9644"],
             "error: command line --admin-addr: this version has no HTTP door yet; start without --admin-addr (and \
              without admin.addr), or with off\n",

@@ -4,6 +4,9 @@
 //! To add a command, add a row to its family.
 
 mod connection;
+mod group_claim;
+mod group_info;
+mod group_read;
 mod groups;
 mod keys;
 mod parse;
@@ -180,6 +183,7 @@ use commands;
 /// The families in the order of their files.
 static FAMILIES: &[&[CommandRow]] = &[
     connection::ROWS,
+    groups::ROWS,
     keys::ROWS,
     pubsub::ROWS,
     server::ROWS,

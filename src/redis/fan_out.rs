@@ -131,23 +131,24 @@ impl FanOut {
         }
         let source = subscription.source();
         let known = self.tails.borrow().get(&source).cloned();
-        let tail = match known {
-            Some(tail) if tail.covers(&subscription.positions()) => tail,
+        match known {
+            Some(tail) if tail.covers(&subscription.positions()) => {
+                subscription.attach();
+                tail.members.borrow_mut().push(subscription.clone());
+            }
             None if has_caught_up => {
+                subscription.attach();
                 let tail = Rc::new(Tail {
                     source: source.clone(),
                     positions: RefCell::new(subscription.positions()),
-                    members: RefCell::default(),
+                    members: RefCell::new(vec![subscription.clone()]),
                     left: Event::new(),
                 });
                 self.tails.borrow_mut().insert(source, tail.clone());
-                spawn_detached(self.clone().read_tail(tail.clone()));
-                tail
+                spawn_detached(self.clone().read_tail(tail));
             }
             _ => return false,
-        };
-        subscription.attach();
-        tail.members.borrow_mut().push(subscription.clone());
+        }
         true
     }
 

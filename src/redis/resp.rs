@@ -10,5 +10,5 @@
 mod decode;
 mod encode;
 
-pub(super) use decode::{Args, Decoded, Decoder, Limits, OwnedArgs, ProtocolError};
+pub(super) use decode::{Args, Decoded, Decoder, Limits, OwnedArgs};
 pub(super) use encode::{Encoder, Protocol, digits};

@@ -42,6 +42,7 @@ impl Shard {
             storage,
             connections: ShardConnections::new(mesh),
             groups: Default::default(),
+            stream_groups: Default::default(),
             waits: Default::default(),
             subscribers: Default::default(),
             flusher: Default::default(),

@@ -8,6 +8,7 @@ use super::controller::{ControllerReply, ControllerRequest};
 use super::subscribers::Listening;
 use crate::metadata::ClusterImage;
 use crate::model::group::{GroupReply, GroupRequest, ListGroups, ListGroupsReply};
+use crate::model::stream_group::{StreamGroupReply, StreamGroupRequest};
 use crate::model::{LeaderEpoch, Offset, ShardId, TopicPartition};
 use crate::partition::{
     Appended, EpochEnd, IsolationLevel, ListedOffset, OffsetSpec, PartitionError, PartitionRead,
@@ -69,6 +70,12 @@ pub enum ShardRequest {
     Group(GroupRequest),
     /// The groups that this shard coordinates.
     ListGroups(ListGroups),
+    /// A request to the keeper of a stream group.
+    StreamGroup(StreamGroupRequest),
+    /// The stream groups kept here that read a partition.
+    StreamGroupNames(TopicPartition),
+    /// A group was deleted.
+    ForgetStreamGroup(String),
     /// A shard has so many subscribers now.
     CountSubscribers {
         /// Of what.
@@ -127,6 +134,10 @@ pub enum ShardReply {
     Group(GroupReply),
     /// To `ListGroups`.
     ListedGroups(ListGroupsReply),
+    /// To `StreamGroup`.
+    StreamGroup(StreamGroupReply),
+    /// To `StreamGroupNames`.
+    StreamGroupNames(Vec<String>),
     /// To `Control`.
     Controlled(ControllerReply),
     /// To `LeaderEpochs`.

@@ -1,6 +1,7 @@
 //! XLEN and XINFO.
 
-use super::{Call, CommandResult, Flow, groups, unknown_subcommand};
+use super::group_info::{group_names, info_consumers, info_groups};
+use super::{Call, CommandResult, Flow, unknown_subcommand};
 use crate::broker::OffsetSpec;
 use crate::model::TopicPartition;
 use crate::redis::entries::{self, Entries, Wanted, encode_entry, encode_id};
@@ -31,8 +32,8 @@ pub(super) async fn xinfo(call: &mut Call<'_>) -> CommandResult {
         ("STREAM", _) => {
             return Err(ErrorReply::err("XINFO STREAM FULL is not supported; use XINFO STREAM, XINFO GROUPS and XPENDING"));
         }
-        ("GROUPS", 3) => groups::info_groups(call).await?,
-        ("CONSUMERS", 4) => groups::info_consumers(call).await?,
+        ("GROUPS", 3) => info_groups(call).await?,
+        ("CONSUMERS", 4) => info_consumers(call).await?,
         ("HELP", 2) => {
             call.out.array(1);
             call.out.simple("XINFO CONSUMERS key group | GROUPS key | STREAM key");
@@ -50,7 +51,7 @@ async fn stream(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let end = list_offset(&broker, &place, OffsetSpec::Latest).await?.0;
     let first = read(&broker, &place, start, 1).await?;
     let last = read(&broker, &place, start.max(end - LAST_ENTRY_WINDOW), usize::MAX).await?;
-    let group_count = groups::group_count(&broker, &place).await?;
+    let group_count = group_names(&broker, &place).await?.len();
     let id_at = async |offset: Option<i64>| -> Result<Vec<u8>, ErrorReply> {
         let Some(offset) = offset else { return Ok(b"$3\r\n0-0\r\n".to_vec()) };
         let wanted = Wanted { from: offset, last: offset, count: 1, max_bytes: usize::MAX };

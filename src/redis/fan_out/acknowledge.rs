@@ -51,7 +51,8 @@ impl Acknowledging {
     }
 
     async fn run(self: Rc<Self>) {
-        while let Some((mark, ..)) = self.pushed.borrow().front().copied() {
+        let first = || self.pushed.borrow().front().copied();
+        while let Some((mark, ..)) = first() {
             self.link.wait_while(|link| link.sent_bytes() < mark).await;
             if self.link.is_closed() {
                 break; // `finish` does the rest
