@@ -10,6 +10,8 @@ mod groups;
 mod offsets;
 mod produce;
 mod router;
+mod stream_groups;
+mod subscribers;
 mod topics;
 
 use std::cell::Cell;
@@ -26,7 +28,7 @@ pub use topics::CreatedTopic;
 
 pub use crate::metadata::{ClusterImage, PartitionImage, TopicImage};
 pub use crate::partition::{EpochEnd, IsolationLevel, ListedOffset, OffsetSpec, ProducerDescription};
-pub use crate::shard::{NewPartitions, NewTopic};
+pub use crate::shard::{Listening, NewPartitions, NewTopic};
 
 use crate::config::Config;
 use crate::model::{LeaderEpoch, NO_LEADER_EPOCH, ProducerId, ShardId, TopicPartition};
@@ -131,6 +133,11 @@ impl Broker {
         let (busiest, work) = work_by_shard.iter().enumerate().max_by_key(|(_, work)| **work)?;
         let moves = total > 0 && busiest != self.shard.id() && work * 100 >= total * HAND_OVER_SHARE_PERCENT;
         moves.then_some(busiest)
+    }
+
+    /// Resolves when the topics have changed and every new partition of this shard is open.
+    pub fn image_changed(&self) -> impl Future<Output = ()> + '_ {
+        self.shard.image_changed()
     }
 
     /// Resolves when the server begins to stop: waiting requests are then answered and connections closed.

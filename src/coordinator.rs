@@ -6,3 +6,4 @@
 //! (`tests/group_simulation.rs`).
 
 pub mod group;
+pub mod stream_group;

@@ -13,6 +13,8 @@ mod maintenance;
 mod partitions;
 mod request;
 mod state_log;
+mod stream_groups;
+mod subscribers;
 mod waits;
 
 use std::cell::{Cell, RefCell};
@@ -29,6 +31,7 @@ pub use controller::{
 pub use maintenance::find_partitions;
 pub use partitions::{FoundTopics, OpenFailure};
 pub use request::{ShardReply, ShardRequest, StartPartition};
+pub use subscribers::Listening;
 
 use crate::config::Config;
 use crate::metadata::ClusterImage;
@@ -60,11 +63,14 @@ pub struct Shard {
     storage: Rc<ShardStorage>,
     connections: connect::ShardConnections,
     groups: groups::Groups,
+    stream_groups: stream_groups::StreamGroupHosts,
     waits: waits::Waits,
+    subscribers: subscribers::Subscribers,
     flusher: flusher::Flusher,
     controller: Option<controller::Controller>,
     stopping: Cell<bool>,
     stop: Event,
+    image_changed: Event,
 }
 
 impl Shard {
@@ -91,6 +97,11 @@ impl Shard {
     /// The topics as this shard knows them.
     pub fn image(&self) -> Arc<ClusterImage> {
         self.image.borrow().clone()
+    }
+
+    /// Resolves when a newer image than the present one is in force and its partitions are open.
+    pub fn image_changed(&self) -> impl Future<Output = ()> + '_ {
+        self.image_changed.wait()
     }
 
     /// The partition, if this shard owns it.

@@ -230,6 +230,39 @@ declare_entries! {
         max_incremental_fetch_session_cache_slots: usize as Int, "max.incremental.fetch.session.cache.slots",
             default "1000", bounds 0 => INT_MAX;
     }
+    section "Redis" {
+        /// The largest argument of a Redis command; a client that announces a larger one is told so and disconnected
+        /// before any memory is taken for it.
+        redis_bulk_max_bytes: usize as Long, "redis.bulk.max.bytes",
+            default "32MiB", bounds 1024 => 536_870_912, unit Bytes;
+        /// How many arguments a Redis command may have; a client that announces more is disconnected.
+        redis_array_elements_max: usize as Int, "redis.array.elements.max",
+            default "1048576", bounds 16 => 16_777_216;
+        /// The largest Redis command as a whole, and the largest transaction between MULTI and EXEC; beyond it a
+        /// client is disconnected, a transaction refused.
+        redis_query_buffer_max_bytes: usize as Long, "redis.query.buffer.max.bytes",
+            default "64MiB", bounds 1024 => 2_147_483_647, unit Bytes;
+        /// The largest reply to one Redis command; a command that must answer with more (XRANGE without COUNT) is
+        /// refused, one that may answer with less (XREAD) does.
+        redis_reply_max_bytes: usize as Long, "redis.reply.max.bytes",
+            default "64MiB", bounds 1024 => 2_147_483_647, unit Bytes;
+        /// How many bytes of pushes wait for one subscriber's socket; beyond it its subscriptions stop reading the log
+        /// and go on when the socket drains. Nothing is dropped.
+        redis_push_buffer_bytes: usize as Long, "redis.push.buffer.bytes",
+            default "256KiB", bounds 1024 => 2_147_483_647, unit Bytes;
+        /// How many channels and patterns one connection may subscribe to; further ones are refused.
+        redis_subscriptions_max: usize as Int, "redis.subscriptions.max", default "10000", bounds 1 => INT_MAX;
+        /// How many entries of one group of one stream may wait for their acknowledgement; beyond it XREADGROUP is
+        /// refused until some are acknowledged.
+        redis_group_pending_max: usize as Int, "redis.group.pending.max",
+            default "1000000", bounds 1 => INT_MAX;
+        /// How many consumers one group of one stream may have; a further one is refused.
+        redis_group_consumers_max: usize as Int, "redis.group.consumers.max",
+            default "10000", bounds 1 => INT_MAX;
+        /// How many partitions the topic that holds pending entries is created with.
+        redis_groups_topic_num_partitions: i32 as Int, "redis.groups.topic.num.partitions",
+            default "8", bounds 1 => 10_000;
+    }
     section "Groups" {
         /// The shortest session timeout that a member may ask for.
         group_min_session_timeout_ms: i32 as Int, "group.min.session.timeout.ms",

@@ -76,6 +76,21 @@ impl Shard {
                 let listed = self.list_groups(&request);
                 Box::pin(async { ShardReply::ListedGroups(listed) })
             }
+            ShardRequest::StreamGroup(request) => {
+                Box::pin(async move { ShardReply::StreamGroup(shard.ask_stream_group(request).await) })
+            }
+            ShardRequest::StreamGroupNames(place) => {
+                let names = self.stream_group_names(&place);
+                Box::pin(async { ShardReply::StreamGroupNames(names) })
+            }
+            ShardRequest::ForgetStreamGroup(group) => {
+                self.forget_stream_group(&group);
+                Box::pin(async { ShardReply::Done })
+            }
+            ShardRequest::CountSubscribers { listening, shard, count } => {
+                self.subscribers.set(listening, shard, count);
+                Box::pin(async { ShardReply::Done })
+            }
             ShardRequest::Control(request) => {
                 Box::pin(async move { ShardReply::Controlled(shard.control(request).await) })
             }

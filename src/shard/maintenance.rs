@@ -43,11 +43,14 @@ impl Shard {
             storage,
             connections: ShardConnections::new(mesh),
             groups: Default::default(),
+            stream_groups: Default::default(),
             waits: Default::default(),
+            subscribers: Default::default(),
             flusher: Default::default(),
             controller: (options.id == 0).then(controller::Controller::default),
             stopping: Default::default(),
             stop: Default::default(),
+            image_changed: Default::default(),
         });
         shard.receive(receivers);
         let queue = TaskQueue::new(MAINTENANCE_SHARES);

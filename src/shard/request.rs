@@ -5,9 +5,11 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::controller::{ControllerReply, ControllerRequest};
+use super::subscribers::Listening;
 use crate::metadata::ClusterImage;
 use crate::model::group::{GroupReply, GroupRequest, ListGroups, ListGroupsReply};
-use crate::model::{LeaderEpoch, Offset, TopicPartition};
+use crate::model::stream_group::{StreamGroupReply, StreamGroupRequest};
+use crate::model::{LeaderEpoch, Offset, ShardId, TopicPartition};
 use crate::partition::{
     Appended, EpochEnd, IsolationLevel, ListedOffset, OffsetSpec, PartitionError, PartitionRead,
     ProducerDescription, ReadSpec,
@@ -68,6 +70,21 @@ pub enum ShardRequest {
     Group(GroupRequest),
     /// The groups that this shard coordinates.
     ListGroups(ListGroups),
+    /// A request to the keeper of a stream group.
+    StreamGroup(StreamGroupRequest),
+    /// The stream groups kept here that read a partition.
+    StreamGroupNames(TopicPartition),
+    /// A group was deleted.
+    ForgetStreamGroup(String),
+    /// A shard has so many subscribers now.
+    CountSubscribers {
+        /// Of what.
+        listening: Listening,
+        /// Which shard.
+        shard: ShardId,
+        /// How many.
+        count: u32,
+    },
     /// A change that only shard 0 makes.
     Control(ControllerRequest),
     /// What every shard knows has changed: open what is new, remove what is gone.
@@ -117,6 +134,10 @@ pub enum ShardReply {
     Group(GroupReply),
     /// To `ListGroups`.
     ListedGroups(ListGroupsReply),
+    /// To `StreamGroup`.
+    StreamGroup(StreamGroupReply),
+    /// To `StreamGroupNames`.
+    StreamGroupNames(Vec<String>),
     /// To `Control`.
     Controlled(ControllerReply),
     /// To `LeaderEpochs`.

@@ -10,7 +10,7 @@ use crate::config::{self, Config, TopicConfig};
 use crate::metadata::placement::ShardLoads;
 use crate::metadata::records::{ConfigOwner, MetadataRecord};
 use crate::metadata::{ClusterImage, PartitionImage, TopicImage};
-use crate::model::{CONSUMER_OFFSETS_TOPIC, PartitionIndex, ShardId, TopicName, Uuid};
+use crate::model::{CONSUMER_OFFSETS_TOPIC, PartitionIndex, STREAM_GROUPS_TOPIC, ShardId, TopicName, Uuid};
 use crate::shard::Shard;
 
 impl Shard {
@@ -270,7 +270,7 @@ fn check_room(count: usize, image: &ClusterImage, config: &Config) -> Result<(),
 }
 
 fn topic_configs(topic: &NewTopic, broker: &Config) -> Result<BTreeMap<String, String>, ControllerError> {
-    if topic.name == CONSUMER_OFFSETS_TOPIC {
+    if [CONSUMER_OFFSETS_TOPIC, STREAM_GROUPS_TOPIC].contains(&topic.name.as_str()) {
         return Ok(offsets_topic_configs(broker));
     }
     let mut configs = BTreeMap::new();
