@@ -4,6 +4,7 @@
 
 pub mod group;
 mod topic_name;
+pub mod transaction;
 
 use std::fmt;
 
@@ -25,6 +26,8 @@ pub type ShardId = usize;
 
 /// "No producer id" on the wire and on disk.
 pub const NO_PRODUCER_ID: ProducerId = -1;
+/// "No producer epoch" on the wire and on disk.
+pub const NO_PRODUCER_EPOCH: ProducerEpoch = -1;
 /// "No leader epoch" on the wire and on disk.
 pub const NO_LEADER_EPOCH: LeaderEpoch = -1;
 /// "No timestamp" on the wire and on disk.

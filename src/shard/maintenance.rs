@@ -42,6 +42,7 @@ impl Shard {
             storage,
             connections: ShardConnections::new(mesh),
             groups: Default::default(),
+            transactions: Default::default(),
             waits: Default::default(),
             flusher: Default::default(),
             controller: (options.id == 0).then(controller::Controller::default),
@@ -55,6 +56,8 @@ impl Shard {
         queue.spawn_detached(async move { cleaning.clean_regularly().await });
         let timing = shard.clone();
         crate::runtime::spawn_detached(async move { timing.run_group_timers().await });
+        let timing = shard.clone();
+        crate::runtime::spawn_detached(async move { timing.run_transaction_timers().await });
         if shard.id == 0 {
             let checkpointing = shard.clone();
             queue.spawn_detached(async move { checkpointing.checkpoint_regularly().await });

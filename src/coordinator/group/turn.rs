@@ -11,9 +11,9 @@ use crate::model::group::{GroupError, GroupReply, JoinGroupReply, ReplyToken, Sy
 use crate::model::{ProducerEpoch, ProducerId};
 
 use super::appends::{AfterAppend, AfterGroupStored};
+use super::super::timers::Timers;
 use super::classic_group::{ClassicGroup, Member};
 use super::schema::{self, StateRecord};
-use super::timers::Timers;
 use super::{Group, GroupSettings, IdSource, TimerKey};
 
 /// Effects in the making.

@@ -1,0 +1,1 @@
+//! Transactions by hand, step by step.
