@@ -26,9 +26,7 @@ pub use topics::CreatedTopic;
 pub use transactions::{ProduceTransaction, TransactionSupport};
 
 pub use crate::metadata::{ClusterImage, PartitionImage, TopicImage};
-pub use crate::partition::{
-    EpochEnd, IsolationLevel, ListedOffset, Marker, OffsetSpec, ProducerDescription,
-};
+pub use crate::partition::{EpochEnd, IsolationLevel, ListedOffset, Marker, OffsetSpec, ProducerDescription};
 pub use crate::shard::{NewPartitions, NewTopic};
 
 use crate::config::Config;

@@ -36,7 +36,9 @@ enum Phase {
     Ready,
     /// Writes of its transaction are under way or done.
     Open,
-    ToEnd { is_commit: bool },
+    ToEnd {
+        is_commit: bool,
+    },
 }
 
 /// One process with a transactional id.
@@ -89,7 +91,11 @@ impl Simulation {
             writes: 0,
             has_failed_write: false,
         };
-        Simulation { world, producers: (0..PRODUCER_COUNT).map(producer).collect(), calm_steps: calm_steps as u64 }
+        Simulation {
+            world,
+            producers: (0..PRODUCER_COUNT).map(producer).collect(),
+            calm_steps: calm_steps as u64,
+        }
     }
 
     fn step(&mut self) {

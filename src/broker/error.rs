@@ -114,9 +114,9 @@ impl From<PartitionError> for BrokerError {
             PartitionError::Producer(ProducerError::OutOfOrderSequence { .. }) => {
                 BrokerError::OutOfOrderSequence(text)
             }
-            PartitionError::Producer(
-                ProducerError::InvalidEpoch { .. },
-            ) => BrokerError::InvalidProducerEpoch(text),
+            PartitionError::Producer(ProducerError::InvalidEpoch { .. }) => {
+                BrokerError::InvalidProducerEpoch(text)
+            }
             PartitionError::Producer(ProducerError::CoordinatorFenced { .. }) => {
                 BrokerError::TransactionCoordinatorFenced(text)
             }

@@ -13,8 +13,8 @@ use crate::coordinator::group::offsets_partition_for;
 use crate::coordinator::transaction::transaction_partition_for;
 use crate::model::group::{GroupError, GroupReply, GroupRequest, OffsetCommit};
 use crate::model::transaction::{
-    AddPartitions, ListTransactions, ListedTransaction, TransactionError, TransactionReply, TransactionRequest,
-    TransactionVersion,
+    AddPartitions, ListTransactions, ListedTransaction, TransactionError, TransactionReply,
+    TransactionRequest, TransactionVersion,
 };
 use crate::model::{
     PartitionIndex, ProducerEpoch, ProducerId, ShardId, TRANSACTION_STATE_TOPIC, TopicPartition,
@@ -208,21 +208,17 @@ impl Broker {
         partitions: Vec<TopicPartition>,
     ) -> Vec<Result<Option<Verified>, BrokerError>> {
         let starts = self.transaction_starts(participant, partitions.clone()).await;
-        let is_unknown = |start: &Result<TransactionStart, BrokerError>| {
-            matches!(start, Ok(TransactionStart::Unknown(_)))
-        };
+        let is_unknown =
+            |start: &Result<TransactionStart, BrokerError>| matches!(start, Ok(TransactionStart::Unknown(_)));
         let unknown: Vec<TopicPartition> = partitions
             .into_iter()
             .zip(&starts)
             .filter(|(_, start)| is_unknown(start))
             .map(|(partition, _)| partition)
             .collect();
-        let mut said = if unknown.is_empty() {
-            Vec::new()
-        } else {
-            self.ask_about(participant, unknown).await
-        }
-        .into_iter();
+        let mut said =
+            if unknown.is_empty() { Vec::new() } else { self.ask_about(participant, unknown).await }
+                .into_iter();
         let begins_at_zero = participant.support == TransactionSupport::AddsPartitions;
         starts
             .into_iter()

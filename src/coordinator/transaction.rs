@@ -57,10 +57,7 @@ const RETRY_MS: i64 = 500;
 const LAST_PRODUCER_EPOCH: ProducerEpoch = ProducerEpoch::MAX - 1;
 
 /// The partition of `__transaction_state` that keeps `transactional_id`, by the hash that groups have too.
-pub fn transaction_partition_for(
-    transactional_id: &str,
-    partition_count: PartitionIndex,
-) -> PartitionIndex {
+pub fn transaction_partition_for(transactional_id: &str, partition_count: PartitionIndex) -> PartitionIndex {
     offsets_partition_for(transactional_id, partition_count)
 }
 
@@ -273,10 +270,7 @@ impl TransactionCoordinator {
     }
 
     /// Something that has to do with an expected producer; who is not expected is told so.
-    fn of_producer(
-        &mut self,
-        transactional_id: &str,
-    ) -> Result<&mut Transaction, TransactionError> {
+    fn of_producer(&mut self, transactional_id: &str) -> Result<&mut Transaction, TransactionError> {
         self.transactions.get_mut(transactional_id).ok_or(TransactionError::InvalidProducerIdMapping)
     }
 }

@@ -76,12 +76,16 @@ impl Shard {
                 let starts = partitions.into_iter().map(start).collect();
                 Box::pin(async { ShardReply::TransactionStarts(starts) })
             }
-            ShardRequest::WriteMarkers { marker, partitions } => Box::pin(async move {
-                ShardReply::MarkersWritten(shard.append_markers(marker, partitions).await)
-            }),
-            ShardRequest::Transaction { request, wait_ms } => Box::pin(async move {
-                ShardReply::Transaction(shard.ask_transaction(request, wait_ms).await)
-            }),
+            ShardRequest::WriteMarkers { marker, partitions } => {
+                Box::pin(
+                    async move { ShardReply::MarkersWritten(shard.append_markers(marker, partitions).await) },
+                )
+            }
+            ShardRequest::Transaction { request, wait_ms } => {
+                Box::pin(
+                    async move { ShardReply::Transaction(shard.ask_transaction(request, wait_ms).await) },
+                )
+            }
             ShardRequest::ListTransactions(wanted) => {
                 let listed = self.list_transactions(&wanted);
                 Box::pin(async { ShardReply::ListedTransactions(listed) })

@@ -51,7 +51,9 @@ impl Shard {
         let mut of_shards: Vec<Vec<TopicPartition>> = vec![Vec::new(); self.shards];
         for partition in partitions {
             // What is not in the image was deleted, transaction and all.
-            if let Some(owner) = image.topic(&partition.topic).and_then(|topic| topic.owner(partition.partition)) {
+            if let Some(owner) =
+                image.topic(&partition.topic).and_then(|topic| topic.owner(partition.partition))
+            {
                 of_shards[owner].push(partition);
             }
         }

@@ -72,11 +72,7 @@ pub(super) async fn replay(
 }
 
 /// Applies the batches in `bytes`; returns the offset behind the last of them.
-fn replay_chunk(
-    partition: &Rc<Partition>,
-    bytes: &[u8],
-    apply: &mut impl FnMut(StateEntry<'_>),
-) -> Offset {
+fn replay_chunk(partition: &Rc<Partition>, bytes: &[u8], apply: &mut impl FnMut(StateEntry<'_>)) -> Offset {
     let mut next_offset = 0;
     for batch in Batches::new(bytes) {
         let batch = match batch {
@@ -128,11 +124,10 @@ pub(super) fn append<R>(
 where
     R: IntoIterator<Item = KeyValue>,
 {
-    let appends: Vec<_> =
-        batches(records, producer.map(|(producer, _)| producer))
-            .into_iter()
-            .map(|batch| partition.append_state(batch, producer.and_then(|(_, verified)| verified)))
-            .collect();
+    let appends: Vec<_> = batches(records, producer.map(|(producer, _)| producer))
+        .into_iter()
+        .map(|batch| partition.append_state(batch, producer.and_then(|(_, verified)| verified)))
+        .collect();
     async move {
         let mut first_offset = None;
         for append in appends {
@@ -169,10 +164,7 @@ pub(super) fn is_worth_a_look(partition: &Rc<Partition>) -> bool {
     partition.log().size_bytes() >= REWRITE_BYTES_MIN
 }
 
-fn batches(
-    records: impl IntoIterator<Item = KeyValue>,
-    producer: Option<Producer>,
-) -> Vec<BytesMut> {
+fn batches(records: impl IntoIterator<Item = KeyValue>, producer: Option<Producer>) -> Vec<BytesMut> {
     let now_ms = clock::now_ms();
     let new_batch = || {
         let batch = BatchBuilder::new(Compression::None);

@@ -246,7 +246,8 @@ impl ProducerStateManager {
     ) -> Option<VerificationGuard> {
         let state = self.state.borrow();
         let entry = state.producers.get(&producer_id);
-        let is_open = |entry: &ProducerEntry| entry.epoch == epoch && entry.transaction_first_offset.is_some();
+        let is_open =
+            |entry: &ProducerEntry| entry.epoch == epoch && entry.transaction_first_offset.is_some();
         let guard = VerificationGuard(entry.and_then(|entry| entry.last_marker_offset));
         (!entry.is_some_and(is_open)).then_some(guard)
     }

@@ -8,8 +8,8 @@ use logstreams::coordinator::transaction::{
 };
 use logstreams::model::group::ReplyToken;
 use logstreams::model::transaction::{
-    AddPartitions, ListTransactions, TransactionError, TransactionReply, TransactionRequest, TransactionState,
-    TransactionVersion,
+    AddPartitions, ListTransactions, TransactionError, TransactionReply, TransactionRequest,
+    TransactionState, TransactionVersion,
 };
 use logstreams::model::{ProducerEpoch, ProducerId, TopicName, TopicPartition};
 
@@ -183,8 +183,7 @@ impl World {
                 start_ms: self.now_ms,
                 version: TransactionVersion::V2,
             };
-            let record =
-                StateRecord { key: schema::key(&format!("id-{id}")), value: Some(value.encode()) };
+            let record = StateRecord { key: schema::key(&format!("id-{id}")), value: Some(value.encode()) };
             self.coordinator.replay(&record.key, record.value.as_deref()).unwrap();
             self.store(record);
         }
@@ -437,7 +436,9 @@ impl World {
     pub fn check_the_end(&mut self) {
         assert!(self.questions.is_empty(), "{} tokens were never answered", self.questions.len());
         assert!(self.orders.is_empty() && self.appends.is_empty() && self.writes.is_empty());
-        for listed in self.coordinator.list(&ListTransactions { longer_than_ms: -1, ..Default::default() }, 0).unwrap() {
+        for listed in
+            self.coordinator.list(&ListTransactions { longer_than_ms: -1, ..Default::default() }, 0).unwrap()
+        {
             assert!(
                 listed.state == TransactionState::Empty || listed.state.is_complete(),
                 "{listed:?} has not ended"
@@ -445,7 +446,10 @@ impl World {
         }
         for (index, at) in self.partitions.iter().enumerate() {
             for (producer_id, state) in &at.producers {
-                assert!(state.open.is_empty(), "partition {index} keeps {state:?} of producer {producer_id} open");
+                assert!(
+                    state.open.is_empty(),
+                    "partition {index} keeps {state:?} of producer {producer_id} open"
+                );
             }
         }
         for (number, fate) in self.fates.iter().enumerate() {
@@ -457,10 +461,15 @@ impl World {
         let seen_in: BTreeSet<usize> =
             (0..PARTITION_COUNT).filter(|&index| self.partitions[index].seen.contains(&number)).collect();
         let is_whole = seen_in == fate.written_to;
-        assert!(seen_in.is_empty() || is_whole, "transaction {number} is half visible: {fate:?}, in {seen_in:?}");
+        assert!(
+            seen_in.is_empty() || is_whole,
+            "transaction {number} is half visible: {fate:?}, in {seen_in:?}"
+        );
         match fate.acknowledged {
             Some(true) => assert!(is_whole, "transaction {number} was acknowledged and is lost: {fate:?}"),
-            Some(false) => assert!(seen_in.is_empty(), "transaction {number} was aborted and is seen: {fate:?}"),
+            Some(false) => {
+                assert!(seen_in.is_empty(), "transaction {number} was aborted and is seen: {fate:?}")
+            }
             None => assert!(
                 fate.asked_to_commit || seen_in.is_empty(),
                 "transaction {number} is seen, and nobody wanted to commit it: {fate:?}"

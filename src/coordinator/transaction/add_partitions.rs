@@ -48,7 +48,10 @@ impl TransactionCoordinator {
         Ok(())
     }
 
-    pub(super) fn verify_partitions(&mut self, verify: &AddPartitions) -> Result<Vec<bool>, TransactionError> {
+    pub(super) fn verify_partitions(
+        &mut self,
+        verify: &AddPartitions,
+    ) -> Result<Vec<bool>, TransactionError> {
         let transaction = self.of_producer(&verify.transactional_id)?;
         let value = &transaction.value;
         if value.producer_id != verify.producer_id {

@@ -12,9 +12,7 @@ use crate::model::{NO_PRODUCER_ID, ProducerId};
 
 use super::changes::{Pending, Then};
 use super::schema::NO_TIME;
-use super::{
-    Effects, LAST_PRODUCER_EPOCH, RETRY_MS, TimerKey, Transaction, TransactionCoordinator,
-};
+use super::{Effects, LAST_PRODUCER_EPOCH, RETRY_MS, TimerKey, Transaction, TransactionCoordinator};
 
 /// What a request to end a transaction comes to.
 enum Ending {
@@ -111,8 +109,10 @@ impl Transaction {
         if value.producer_id != end.producer_id && !is_repetition_with_old_id {
             return Err(TransactionError::InvalidProducerIdMapping);
         }
-        let is_repetition =
-            is_repetition_with_old_id || end.producer_epoch.checked_add(1) == Some(value.producer_epoch);
+        // Only what ended with a new epoch can have ended by this request: a producer of an older kind that has taken over
+        // meanwhile has the next epoch, too, and must not lend it to the one before (which Kafka lets happen).
+        let is_repetition = value.version.bumps_epoch()
+            && (is_repetition_with_old_id || end.producer_epoch.checked_add(1) == Some(value.producer_epoch));
         if !(value.producer_epoch == end.producer_epoch || (value.state.is_complete() && is_repetition)) {
             return Err(TransactionError::ProducerFenced);
         }

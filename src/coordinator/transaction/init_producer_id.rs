@@ -59,8 +59,7 @@ impl TransactionCoordinator {
         let value = new_value(self.take_producer_id()?, init.timeout_ms);
         let id: Arc<str> = init.transactional_id.as_str().into();
         let last_producer_epoch = NO_PRODUCER_EPOCH;
-        self.transactions
-            .insert(id.clone(), Transaction { id, value, last_producer_epoch, pending: None });
+        self.transactions.insert(id.clone(), Transaction { id, value, last_producer_epoch, pending: None });
         Ok(())
     }
 
@@ -106,13 +105,7 @@ impl TransactionCoordinator {
     }
 
     /// Aborts the open transaction with an epoch above that of whoever opened it.
-    pub(super) fn abort_and_fence(
-        &mut self,
-        id: &Arc<str>,
-        then: Then,
-        now_ms: i64,
-        effects: &mut Effects,
-    ) {
+    pub(super) fn abort_and_fence(&mut self, id: &Arc<str>, then: Then, now_ms: i64, effects: &mut Effects) {
         let Some(transaction) = self.transactions.get(id) else { return };
         let change = transaction.prepared(TransactionState::PrepareAbort, true, NO_PRODUCER_ID, now_ms);
         self.propose(id, Pending { then, ..change }, effects);

@@ -26,8 +26,7 @@ impl TransactionCoordinator {
         match value.filter(|value| value.state != TransactionState::Dead) {
             Some(value) => {
                 let last_producer_epoch = NO_PRODUCER_EPOCH;
-                let transaction =
-                    Transaction { id: id.clone(), value, last_producer_epoch, pending: None };
+                let transaction = Transaction { id: id.clone(), value, last_producer_epoch, pending: None };
                 self.transactions.insert(id, transaction);
             }
             None => drop(self.transactions.remove(&id)),

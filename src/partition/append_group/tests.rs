@@ -45,7 +45,8 @@ async fn append_at_once(
     partition: &Rc<Partition>,
     batches: Vec<BytesMut>,
 ) -> Vec<Result<Appended, PartitionError>> {
-    let queued: Vec<_> = batches.into_iter().map(|batch| spawn(partition.append(batch, true, None))).collect();
+    let queued: Vec<_> =
+        batches.into_iter().map(|batch| spawn(partition.append(batch, true, None))).collect();
     let mut answers = Vec::new();
     for answer in queued {
         answers.push(answer.await);

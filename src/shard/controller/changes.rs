@@ -10,7 +10,9 @@ use crate::config::{self, Config, TopicConfig};
 use crate::metadata::placement::ShardLoads;
 use crate::metadata::records::{ConfigOwner, MetadataRecord};
 use crate::metadata::{ClusterImage, PartitionImage, TopicImage};
-use crate::model::{CONSUMER_OFFSETS_TOPIC, PartitionIndex, ShardId, TRANSACTION_STATE_TOPIC, TopicName, Uuid};
+use crate::model::{
+    CONSUMER_OFFSETS_TOPIC, PartitionIndex, ShardId, TRANSACTION_STATE_TOPIC, TopicName, Uuid,
+};
 use crate::shard::Shard;
 
 impl Shard {

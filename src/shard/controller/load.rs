@@ -99,8 +99,8 @@ impl Shard {
                 replayed.apply(value);
             }
         })
-            .await
-            .map_err(|error| storage_error(&error))?;
+        .await
+        .map_err(|error| storage_error(&error))?;
         let controller = self.controller();
         controller.next_producer_id.set(replayed.next_producer_id);
         *controller.log.borrow_mut() = Some(log.clone());
