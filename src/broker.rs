@@ -13,8 +13,8 @@ mod router;
 mod stream_groups;
 mod subscribers;
 mod topics;
+mod transactions;
 
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,13 +25,14 @@ pub use fetch::{FetchPartition, FetchRequest, FetchedPartition};
 pub use offsets::{LogDirPartition, OffsetQuery};
 pub use produce::{Acks, PartitionProduce, PartitionProduced, ProduceRequest, Producing};
 pub use topics::CreatedTopic;
+pub use transactions::{ProduceTransaction, TransactionSupport};
 
 pub use crate::metadata::{ClusterImage, PartitionImage, TopicImage};
-pub use crate::partition::{EpochEnd, IsolationLevel, ListedOffset, OffsetSpec, ProducerDescription};
+pub use crate::partition::{EpochEnd, IsolationLevel, ListedOffset, Marker, OffsetSpec, ProducerDescription};
 pub use crate::shard::{Listening, NewPartitions, NewTopic};
 
 use crate::config::Config;
-use crate::model::{LeaderEpoch, NO_LEADER_EPOCH, ProducerId, ShardId, TopicPartition};
+use crate::model::{LeaderEpoch, NO_LEADER_EPOCH, ShardId, TopicPartition};
 use crate::shard::Shard;
 
 /// The share of a connection's work that must belong to one other shard before it moves there.
@@ -61,14 +62,12 @@ pub struct Identity {
 pub struct Broker {
     shard: Rc<Shard>,
     identity: Identity,
-    /// Producer ids that this shard may still give out: the next one and how many.
-    producer_ids: Cell<(ProducerId, i64)>,
 }
 
 impl Broker {
     /// The broker of one shard.
     pub fn new(shard: Rc<Shard>, identity: Identity) -> Self {
-        Broker { shard, identity, producer_ids: Cell::new((0, 0)) }
+        Broker { shard, identity }
     }
 
     /// The topics as this shard knows them.

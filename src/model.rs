@@ -5,6 +5,7 @@
 pub mod group;
 pub mod stream_group;
 mod topic_name;
+pub mod transaction;
 
 use std::fmt;
 
@@ -26,6 +27,8 @@ pub type ShardId = usize;
 
 /// "No producer id" on the wire and on disk.
 pub const NO_PRODUCER_ID: ProducerId = -1;
+/// "No producer epoch" on the wire and on disk.
+pub const NO_PRODUCER_EPOCH: ProducerEpoch = -1;
 /// "No leader epoch" on the wire and on disk.
 pub const NO_LEADER_EPOCH: LeaderEpoch = -1;
 /// "No timestamp" on the wire and on disk.

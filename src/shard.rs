@@ -1,4 +1,4 @@
-//! All that one core owns: its partitions and its groups, and the way to the other shards.
+//! All that one core owns: its partitions, its groups and transactions, and the way to the other shards.
 //!
 //! Lives on: its own executor; one per core. A [`Shard`] applies [`ShardRequest`]s, its own and those of other shards, in
 //! the order in which they came; nothing of it is shared and no lock is on the request path. Shard 0 is the
@@ -10,11 +10,13 @@ mod controller;
 mod flusher;
 mod groups;
 mod maintenance;
+mod markers;
 mod partitions;
 mod request;
 mod state_log;
 mod stream_groups;
 mod subscribers;
+mod transactions;
 mod waits;
 
 use std::cell::{Cell, RefCell};
@@ -64,6 +66,7 @@ pub struct Shard {
     connections: connect::ShardConnections,
     groups: groups::Groups,
     stream_groups: stream_groups::StreamGroupHosts,
+    transactions: transactions::Transactions,
     waits: waits::Waits,
     subscribers: subscribers::Subscribers,
     flusher: flusher::Flusher,

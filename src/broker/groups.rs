@@ -52,7 +52,7 @@ impl Broker {
         topic.owner(offsets_partition_for(group_id, count)).ok_or(BrokerError::UnknownTopicOrPartition)
     }
 
-    async fn offsets_topic(&self) -> Result<Arc<TopicImage>, BrokerError> {
+    pub(super) async fn offsets_topic(&self) -> Result<Arc<TopicImage>, BrokerError> {
         if let Some(topic) = self.image().topic(CONSUMER_OFFSETS_TOPIC) {
             return Ok(topic.clone());
         }

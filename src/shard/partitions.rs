@@ -11,8 +11,8 @@ use crate::base::clock;
 use crate::config::{Config, TopicConfig};
 use crate::metadata::{ClusterImage, TopicImage};
 use crate::model::{
-    CLUSTER_METADATA_TOPIC, CONSUMER_OFFSETS_TOPIC, PartitionIndex, STREAM_GROUPS_TOPIC, TopicName,
-    TopicPartition, Uuid,
+    CLUSTER_METADATA_TOPIC, CONSUMER_OFFSETS_TOPIC, PartitionIndex, STREAM_GROUPS_TOPIC,
+    TRANSACTION_STATE_TOPIC, TopicName, TopicPartition, Uuid,
 };
 use crate::partition::Partition;
 use crate::runtime::{spawn, spawn_detached};
@@ -68,6 +68,9 @@ impl Shard {
             }
             self.forget_topic_offsets(&topic.name);
             self.forget_topic_stream_groups(&topic.name);
+            if topic.name.as_str() == TRANSACTION_STATE_TOPIC {
+                self.close_transactions();
+            }
         }
     }
 
@@ -133,6 +136,9 @@ impl Shard {
         match topic_partition.topic.as_str() {
             CONSUMER_OFFSETS_TOPIC => spawn_detached(async move { shard.load_groups(partition).await }),
             STREAM_GROUPS_TOPIC => spawn_detached(async move { shard.load_stream_groups(partition).await }),
+            TRANSACTION_STATE_TOPIC => {
+                spawn_detached(async move { shard.load_transactions(partition).await });
+            }
             _ => {}
         }
     }
@@ -191,6 +197,7 @@ impl Shard {
     pub(super) async fn close_partitions(self: &Rc<Self>) -> (Vec<(TopicPartition, LogCheckpoint)>, bool) {
         self.close_groups();
         self.close_stream_groups();
+        self.close_transactions();
         let partitions = std::mem::take(&mut *self.partitions.borrow_mut());
         let count = partitions.len();
         self.sync_together(&partitions.values().cloned().collect::<Vec<_>>()).await;
