@@ -67,7 +67,9 @@ impl From<BrokerError> for ErrorReply {
             | BrokerError::UnsupportedForMessageFormat(_)
             | BrokerError::OutOfOrderSequence(_)
             | BrokerError::InvalidProducerEpoch(_)
+            | BrokerError::TransactionCoordinatorFenced(_)
             | BrokerError::UnknownProducerId(_)
+            | BrokerError::Transaction(_)
             | BrokerError::Unsupported(_) => ErrorReply::err(text),
         }
     }

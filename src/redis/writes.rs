@@ -246,7 +246,8 @@ async fn append(broker: &Broker, batches: Vec<Batch>) -> Vec<PartitionProduced> 
             PartitionProduce { topic_partition: batch.place, records }
         })
         .collect();
-    let request = ProduceRequest { acks: Acks::Leader, timeout_ms: NO_TIMEOUT_MS, partitions };
+    let request =
+        ProduceRequest { acks: Acks::Leader, timeout_ms: NO_TIMEOUT_MS, transaction: None, partitions };
     broker.produce(request).await.finish().await
 }
 

@@ -9,7 +9,8 @@ use std::rc::Rc;
 
 use ahash::AHashMap;
 
-use super::{Shard, ShardReply, ShardRequest, state_log};
+use super::state_log::{self, StateEntry};
+use super::{Shard, ShardReply, ShardRequest};
 use crate::base::clock;
 use crate::coordinator::group::{StateRecord, offsets_partition_for};
 use crate::coordinator::stream_group::{Committed, OWN_COMMIT, StreamGroupSettings, StreamGroups};
@@ -130,7 +131,7 @@ impl Shard {
         self.flusher.touch(host.partition.topic_partition());
         let pairs: Vec<_> =
             records.iter().map(|record| (Some(record.key.clone()), record.value.clone())).collect();
-        let appending = state_log::append(&host.partition, pairs);
+        let appending = state_log::append(&host.partition, pairs, None);
         host.appends_under_way.set(host.appends_under_way.get() + 1);
         let appended = appending.await;
         host.appends_under_way.set(host.appends_under_way.get() - 1);
@@ -172,8 +173,8 @@ impl Shard {
             loaded: Event::new(),
         });
         self.stream_groups.0.borrow_mut().insert(index, host.clone());
-        let replayed = state_log::replay(&host.partition, |key, value| {
-            let Some(key) = key else { return };
+        let replayed = state_log::replay(&host.partition, |entry| {
+            let StateEntry::Record { key: Some(key), value, .. } = entry else { return };
             if let Err(error) = host.groups.borrow_mut().replay(key, value) {
                 let partition = host.partition.topic_partition();
                 tracing::error!(%partition, %error, "a record of the stream groups' topic is skipped");
@@ -230,7 +231,7 @@ impl Shard {
         let records: Vec<_> =
             host.groups.borrow().snapshot().map(|record| (Some(record.key), record.value)).collect();
         // The place in line is drawn before anything that is decided later, so replay meets the snapshot first.
-        let appending = state_log::append(&host.partition, records);
+        let appending = state_log::append(&host.partition, records, None);
         let result = match appending.await {
             Ok(Some(first_offset)) => host.partition.delete_records_before(first_offset).await.map(|_| ()),
             Ok(None) => Ok(()),
