@@ -4,6 +4,8 @@
 
 pub mod clock;
 pub mod crc32c;
+pub mod glob;
+pub mod murmur2;
 pub mod random;
 pub mod units;
 pub mod varint;

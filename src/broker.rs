@@ -10,9 +10,11 @@ mod groups;
 mod offsets;
 mod produce;
 mod router;
+mod stream_groups;
+mod subscribers;
 mod topics;
+mod transactions;
 
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,13 +25,14 @@ pub use fetch::{FetchPartition, FetchRequest, FetchedPartition};
 pub use offsets::{LogDirPartition, OffsetQuery};
 pub use produce::{Acks, PartitionProduce, PartitionProduced, ProduceRequest, Producing};
 pub use topics::CreatedTopic;
+pub use transactions::{ProduceTransaction, TransactionSupport};
 
 pub use crate::metadata::{ClusterImage, PartitionImage, TopicImage};
-pub use crate::partition::{EpochEnd, IsolationLevel, ListedOffset, OffsetSpec, ProducerDescription};
-pub use crate::shard::{NewPartitions, NewTopic};
+pub use crate::partition::{EpochEnd, IsolationLevel, ListedOffset, Marker, OffsetSpec, ProducerDescription};
+pub use crate::shard::{Listening, NewPartitions, NewTopic};
 
 use crate::config::Config;
-use crate::model::{LeaderEpoch, NO_LEADER_EPOCH, ProducerId, ShardId, TopicPartition};
+use crate::model::{LeaderEpoch, NO_LEADER_EPOCH, ShardId, TopicPartition};
 use crate::shard::Shard;
 
 /// The share of a connection's work that must belong to one other shard before it moves there.
@@ -59,14 +62,12 @@ pub struct Identity {
 pub struct Broker {
     shard: Rc<Shard>,
     identity: Identity,
-    /// Producer ids that this shard may still give out: the next one and how many.
-    producer_ids: Cell<(ProducerId, i64)>,
 }
 
 impl Broker {
     /// The broker of one shard.
     pub fn new(shard: Rc<Shard>, identity: Identity) -> Self {
-        Broker { shard, identity, producer_ids: Cell::new((0, 0)) }
+        Broker { shard, identity }
     }
 
     /// The topics as this shard knows them.
@@ -131,6 +132,11 @@ impl Broker {
         let (busiest, work) = work_by_shard.iter().enumerate().max_by_key(|(_, work)| **work)?;
         let moves = total > 0 && busiest != self.shard.id() && work * 100 >= total * HAND_OVER_SHARE_PERCENT;
         moves.then_some(busiest)
+    }
+
+    /// Resolves when the topics have changed and every new partition of this shard is open.
+    pub fn image_changed(&self) -> impl Future<Output = ()> + '_ {
+        self.shard.image_changed()
     }
 
     /// Resolves when the server begins to stop: waiting requests are then answered and connections closed.

@@ -126,8 +126,8 @@ fn serve(run_server: Serve, args: &ServeArgs) -> Outcome {
         return print("ok\n");
     }
     start_logging(&config)?;
-    if [&config.redis_addr, &config.admin_addr].iter().any(|addr| **addr != OptionalAddr::Off) {
-        tracing::info!("this version has no Redis door and no HTTP door yet; it serves the Kafka protocol");
+    if config.admin_addr != OptionalAddr::Off {
+        tracing::info!("this version has no HTTP door yet; it serves the Kafka and Redis protocols");
     }
     run_server(Arc::new(config))
 }
@@ -143,18 +143,13 @@ fn examine(args: &ConfigArgs) -> Outcome<ExitCode> {
 
 /// An address that was asked for must not be silently unserved.
 fn refuse_missing_doors(config: &Config) -> Outcome {
-    let doors = [
-        ("Redis", "redis.addr", "--redis-addr", &config.redis_addr),
-        ("HTTP", "admin.addr", "--admin-addr", &config.admin_addr),
-    ];
-    for (door, key, flag, addr) in doors {
-        if config.is_given(key) && *addr != OptionalAddr::Off {
-            let place = config.origin(key).map(|origin| format!("{origin}: ")).unwrap_or_default();
-            return Err(format!(
-                "{place}this version has no {door} door yet; start without {flag} (and without {key}), or with off"
-            )
-            .into());
-        }
+    let key = "admin.addr";
+    if config.is_given(key) && config.admin_addr != OptionalAddr::Off {
+        let place = config.origin(key).map(|origin| format!("{origin}: ")).unwrap_or_default();
+        return Err(format!(
+            "{place}this version has no HTTP door yet; start without --admin-addr (and without {key}), or with off"
+        )
+        .into());
     }
     Ok(())
 }

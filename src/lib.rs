@@ -22,6 +22,7 @@ pub mod shard;
 pub mod broker;
 // Floor 6: fronts, strangers to each other.
 pub mod kafka;
+pub mod redis;
 // Floor 7: the server around them.
 pub mod server;
 // Floor 8: tools on files.

@@ -3,7 +3,9 @@
 //! Plain values without I/O. `position` is always a byte in a file, `offset` always a record's number.
 
 pub mod group;
+pub mod stream_group;
 mod topic_name;
+pub mod transaction;
 
 use std::fmt;
 
@@ -25,6 +27,8 @@ pub type ShardId = usize;
 
 /// "No producer id" on the wire and on disk.
 pub const NO_PRODUCER_ID: ProducerId = -1;
+/// "No producer epoch" on the wire and on disk.
+pub const NO_PRODUCER_EPOCH: ProducerEpoch = -1;
 /// "No leader epoch" on the wire and on disk.
 pub const NO_LEADER_EPOCH: LeaderEpoch = -1;
 /// "No timestamp" on the wire and on disk.
@@ -34,6 +38,8 @@ pub const NO_TIMESTAMP: i64 = -1;
 pub const CONSUMER_OFFSETS_TOPIC: &str = "__consumer_offsets";
 /// The internal topic that holds transaction state.
 pub const TRANSACTION_STATE_TOPIC: &str = "__transaction_state";
+/// The internal topic that holds what groups that read entry by entry have pending.
+pub const STREAM_GROUPS_TOPIC: &str = "__stream_groups";
 /// The internal topic that holds topics, configs and producer-id blocks.
 pub const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
 

@@ -11,6 +11,7 @@ mod error;
 mod fetch;
 mod fetch_waiters;
 mod offsets;
+mod transactions;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -21,10 +22,14 @@ pub use error::PartitionError;
 pub use fetch::{IsolationLevel, PartitionRead, ReadSpec};
 pub use fetch_waiters::FetchWaiter;
 pub use offsets::{EpochEnd, ListedOffset, OffsetSpec, ProducerDescription};
+pub use transactions::{Marker, TransactionStart};
 
 use crate::config::TopicConfig;
 use crate::model::{LeaderEpoch, Offset, TopicPartition};
 use crate::storage::{Log, LogOptions};
+
+pub use crate::storage::Verified;
+
 use append_group::AppendQueue;
 use fetch_waiters::FetchWaiters;
 
@@ -47,6 +52,7 @@ impl Partition {
         // Whatever recovery found in the log was written before this start, so every policy but "synced" is satisfied,
         // and opening has synced what it kept.
         let high_watermark = Cell::new(log.log_end_offset());
+        log.producers().on_high_watermark(log.log_end_offset());
         Rc::new(Partition {
             topic_partition,
             log,
@@ -125,6 +131,7 @@ impl Partition {
     fn advance_high_watermark(&self, offset: Offset) {
         if offset > self.high_watermark.get() {
             self.high_watermark.set(offset);
+            self.log.producers().on_high_watermark(offset);
             self.waiters.notify(self.unseen_bytes.take());
         }
     }

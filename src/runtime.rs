@@ -17,6 +17,7 @@ pub mod local;
 pub mod mapped_file;
 pub mod mesh;
 pub mod process;
+pub mod receive_buffer;
 pub mod tcp;
 pub mod timer;
 

@@ -18,6 +18,7 @@ pub use error::ServerError;
 
 use crate::broker::Identity;
 use crate::config::Config;
+use crate::redis;
 use crate::runtime::executor::{self, Executor, ExecutorOptions};
 use crate::runtime::process;
 use crate::shard::{ShardOptions, shard_ends};
@@ -42,9 +43,10 @@ pub fn run(config: Arc<Config>) -> Result<(), ServerError> {
     let data_dir = DataDir::open(&config.data_dir)?;
     let listeners = Listeners::bind(&config, shards)?;
     let identity = Identity { cluster_id: data_dir.cluster_id().to_owned(), kafka_ports: listeners.ports() };
-    let ready_line = format!("ready kafka={}", listeners.first_address());
+    let ready_line = listeners.ready_line();
+    let redis_port = listeners.redis_address().map_or(0, |address| address.port());
 
-    let running = Running::start(&config, shards, &data_dir, identity)?;
+    let running = Running::start(&config, shards, &data_dir, identity, redis_port)?;
     let served = running.load().map(|()| {
         running.serve(listeners);
         print_ready(&ready_line);
@@ -85,9 +87,11 @@ impl Running {
         shards: usize,
         data_dir: &DataDir,
         identity: Identity,
+        redis_port: u16,
     ) -> Result<Self, ServerError> {
         let (report, reports) = flume::bounded(4 * shards);
         let counts = Arc::new(ConnectionCounts::new(shards));
+        let redis_clients = Arc::new(redis::ClientTable::default());
         let (adoptions, adopted): (Vec<_>, Vec<_>) =
             (0..shards).map(|_| flume::bounded(connections::ADOPTIONS_UNDER_WAY_MAX)).unzip();
         let mut running = Running { executors: Vec::new(), orders: Vec::new(), reports };
@@ -108,6 +112,8 @@ impl Running {
                 adopted,
                 adoptions: adoptions.clone(),
                 counts: counts.clone(),
+                redis_clients: redis_clients.clone(),
+                redis_port,
             };
             let options = ExecutorOptions {
                 name: format!("shard-{id}"),

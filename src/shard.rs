@@ -1,4 +1,4 @@
-//! All that one core owns: its partitions and its groups, and the way to the other shards.
+//! All that one core owns: its partitions, its groups and transactions, and the way to the other shards.
 //!
 //! Lives on: its own executor; one per core. A [`Shard`] applies [`ShardRequest`]s, its own and those of other shards, in
 //! the order in which they came; nothing of it is shared and no lock is on the request path. Shard 0 is the
@@ -10,9 +10,13 @@ mod controller;
 mod flusher;
 mod groups;
 mod maintenance;
+mod markers;
 mod partitions;
 mod request;
 mod state_log;
+mod stream_groups;
+mod subscribers;
+mod transactions;
 mod waits;
 
 use std::cell::{Cell, RefCell};
@@ -29,6 +33,7 @@ pub use controller::{
 pub use maintenance::find_partitions;
 pub use partitions::{FoundTopics, OpenFailure};
 pub use request::{ShardReply, ShardRequest, StartPartition};
+pub use subscribers::Listening;
 
 use crate::config::Config;
 use crate::metadata::ClusterImage;
@@ -60,11 +65,15 @@ pub struct Shard {
     storage: Rc<ShardStorage>,
     connections: connect::ShardConnections,
     groups: groups::Groups,
+    stream_groups: stream_groups::StreamGroupHosts,
+    transactions: transactions::Transactions,
     waits: waits::Waits,
+    subscribers: subscribers::Subscribers,
     flusher: flusher::Flusher,
     controller: Option<controller::Controller>,
     stopping: Cell<bool>,
     stop: Event,
+    image_changed: Event,
 }
 
 impl Shard {
@@ -91,6 +100,11 @@ impl Shard {
     /// The topics as this shard knows them.
     pub fn image(&self) -> Arc<ClusterImage> {
         self.image.borrow().clone()
+    }
+
+    /// Resolves when a newer image than the present one is in force and its partitions are open.
+    pub fn image_changed(&self) -> impl Future<Output = ()> + '_ {
+        self.image_changed.wait()
     }
 
     /// The partition, if this shard owns it.

@@ -43,7 +43,9 @@ pub use log::{
     TimestampedOffset,
 };
 pub use options::{LogOptions, WritePath};
-pub use producer_state::{ProducerCheck, ProducerError, ProducerInfo, ProducerStateManager};
+pub use producer_state::{
+    ProducerCheck, ProducerError, ProducerInfo, ProducerStateManager, VerificationGuard, Verified,
+};
 pub use segment_cache::SegmentCache;
 pub use shard_storage::{ShardStorage, ShardStorageLimits};
 pub use tail_cache::TailCache;

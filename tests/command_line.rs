@@ -61,7 +61,7 @@ fn a_good_configuration_is_ok() -> io::Result<()> {
 fn a_bad_configuration_is_one_sentence_and_exit_1() -> io::Result<()> {
     let directory = tempfile::tempdir()?;
     write(directory.path(), "# sizes\nlog.segment.byte = 1\n")?;
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 5] = [
         (
             &["--config", "logstreams.toml"],
             "error: logstreams.toml line 2: unknown key 'log.segment.byte'; did you mean 'log.segment.bytes'?\n",
@@ -75,11 +75,6 @@ fn a_bad_configuration_is_one_sentence_and_exit_1() -> io::Result<()> {
             &["--kafka-addr", "9092"],
             "error: command line --kafka-addr: Invalid value 9092 for configuration kafka.addr: \
              Expected HOST:PORT, such as 127.0.0.1:9092 or [::1]:9092\n",
-        ),
-        (
-            &["--redis-addr", "127.0.0.1:6379"],
-            "error: command line --redis-addr: this version has no Redis door yet; start without --redis-addr (and \
-             without redis.addr), or with off\n",
         ),
         (
             &["--admin-addr", "127.0.0.1:9644"],

@@ -1,6 +1,7 @@
 //! What any front may have to tell a client. Fronts turn these into their protocol's codes, nobody else does.
 
 use crate::model::Offset;
+use crate::model::transaction::TransactionError;
 use crate::partition::PartitionError;
 use crate::record::InvalidBatch;
 use crate::storage::ProducerError;
@@ -78,9 +79,15 @@ pub enum BrokerError {
     /// A newer producer with this id has taken over.
     #[error("{0}")]
     InvalidProducerEpoch(String),
+    /// A marker of a transaction coordinator that was replaced.
+    #[error("{0}")]
+    TransactionCoordinatorFenced(String),
     /// A producer id that this server did not give.
     #[error("{0}")]
     UnknownProducerId(String),
+    /// A transaction cannot be begun, gone on with or ended like this.
+    #[error("{0}")]
+    Transaction(TransactionError),
     /// The topic asks for more replicas than one node has.
     #[error("{0}")]
     NotEnoughReplicas(String),
@@ -107,12 +114,15 @@ impl From<PartitionError> for BrokerError {
             PartitionError::Producer(ProducerError::OutOfOrderSequence { .. }) => {
                 BrokerError::OutOfOrderSequence(text)
             }
-            PartitionError::Producer(
-                ProducerError::InvalidEpoch { .. } | ProducerError::CoordinatorFenced { .. },
-            ) => BrokerError::InvalidProducerEpoch(text),
-            PartitionError::Producer(ProducerError::TransactionOpen { .. }) => {
-                BrokerError::InvalidRecord(text)
+            PartitionError::Producer(ProducerError::InvalidEpoch { .. }) => {
+                BrokerError::InvalidProducerEpoch(text)
             }
+            PartitionError::Producer(ProducerError::CoordinatorFenced { .. }) => {
+                BrokerError::TransactionCoordinatorFenced(text)
+            }
+            PartitionError::Producer(
+                ProducerError::TransactionOpen { .. } | ProducerError::NotInTransaction { .. },
+            ) => BrokerError::Transaction(TransactionError::InvalidTransactionState),
             PartitionError::OffsetOutOfRange { offset, log_start_offset, high_watermark } => {
                 BrokerError::OffsetOutOfRange { offset, log_start_offset, high_watermark }
             }

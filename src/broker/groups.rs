@@ -17,10 +17,14 @@ impl Broker {
             return request.refused(GroupError::CoordinatorNotAvailable);
         };
         let refused = request.refused(GroupError::CoordinatorNotAvailable);
-        match self.shard.call(shard, ShardRequest::Group(request)).await {
-            ShardReply::Group(reply) => reply,
-            _ => refused,
+        let deletion = matches!(request, GroupRequest::Delete(_)).then(|| request.clone());
+        let ShardReply::Group(reply) = self.shard.call(shard, ShardRequest::Group(request)).await else {
+            return refused;
+        };
+        if let Some(deletion) = deletion {
+            self.follow_group_deletion(&deletion, &reply).await;
         }
+        reply
     }
 
     /// Asks every coordinator for its groups.
@@ -48,7 +52,7 @@ impl Broker {
         topic.owner(offsets_partition_for(group_id, count)).ok_or(BrokerError::UnknownTopicOrPartition)
     }
 
-    async fn offsets_topic(&self) -> Result<Arc<TopicImage>, BrokerError> {
+    pub(super) async fn offsets_topic(&self) -> Result<Arc<TopicImage>, BrokerError> {
         if let Some(topic) = self.image().topic(CONSUMER_OFFSETS_TOPIC) {
             return Ok(topic.clone());
         }

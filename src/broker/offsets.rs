@@ -3,7 +3,7 @@
 use super::{Broker, BrokerError, EpochEnd, IsolationLevel, ListedOffset, OffsetSpec, ProducerDescription};
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicPartition};
 use crate::runtime::{blocking, process};
-use crate::shard::{ControllerReply, ControllerRequest, ShardReply, ShardRequest};
+use crate::shard::{ShardReply, ShardRequest};
 
 /// One question of ListOffsets.
 #[derive(Debug, Clone)]
@@ -126,21 +126,14 @@ impl Broker {
         self.ask_owners(questions, request, answers).await
     }
 
-    /// Gives a new producer its id and epoch (idempotence without transactions). Each shard has a block of ids, recorded
-    /// before the first of them is given, so that none is given twice.
+    /// Gives a new producer its id and epoch (idempotence without transactions).
     ///
     /// # Errors
     /// If the block of ids could not be recorded.
     pub async fn init_producer_id(&self) -> Result<(ProducerId, ProducerEpoch), BrokerError> {
-        let (mut next, mut left) = self.producer_ids.get();
-        if left == 0 {
-            let reply = self.shard.call(0, ShardRequest::Control(ControllerRequest::ProducerIds)).await;
-            (next, left) = match reply {
-                ShardReply::Controlled(ControllerReply::ProducerIds(block)) => block?,
-                _ => return Err(BrokerError::ShardUnavailable),
-            };
+        match self.shard.next_producer_id().await {
+            Ok(producer_id) => Ok((producer_id, 0)),
+            Err(error) => Err(error.map_or(BrokerError::ShardUnavailable, BrokerError::from)),
         }
-        self.producer_ids.set((next + 1, left - 1));
-        Ok((next, 0))
     }
 }

@@ -6,7 +6,7 @@
 use bytes::BytesMut;
 
 use super::router::Split;
-use super::{Broker, BrokerError};
+use super::{Broker, BrokerError, ProduceTransaction};
 use crate::model::{Offset, TopicPartition};
 use crate::partition::Appended;
 use crate::shard::{Dispatched, ShardReply, ShardRequest};
@@ -29,6 +29,8 @@ pub struct ProduceRequest {
     pub acks: Acks,
     /// How long the client waits for the acknowledgement.
     pub timeout_ms: i32,
+    /// Whose transaction the transactional ones of the batches belong to.
+    pub transaction: Option<ProduceTransaction>,
     /// One entry for each partition; the answer has the same order.
     pub partitions: Vec<PartitionProduce>,
 }
@@ -92,19 +94,31 @@ fn produced(answer: Result<Appended, BrokerError>) -> PartitionProduced {
 }
 
 impl Broker {
-    /// Hands every part to its partition, in order.
+    /// Hands every part to its partition, in order. The first parts of a transaction are shown to belong to it before.
     pub async fn produce(&self, request: ProduceRequest) -> Producing {
+        let mut verified = match &request.transaction {
+            Some(transaction) => self.verify_produce(transaction, &request.partitions).await,
+            None => Vec::new(),
+        }
+        .into_iter();
         let mut split = Split::new(self.shards(), request.partitions.len());
         for (index, PartitionProduce { topic_partition, records }) in
             request.partitions.into_iter().enumerate()
         {
+            let verified = match verified.next().unwrap_or(Ok(None)) {
+                Ok(verified) => verified,
+                Err(error) => {
+                    split.refuse(index, error);
+                    continue;
+                }
+            };
             if topic_partition.topic.is_internal() {
                 let text = format!("Cannot append to internal topic {}", topic_partition.topic);
                 split.refuse(index, BrokerError::InvalidTopic(text));
                 continue;
             }
             match self.owner(&topic_partition) {
-                Ok(owner) => split.add(owner, index, (topic_partition, records)),
+                Ok(owner) => split.add(owner, index, (topic_partition, records, verified)),
                 Err(error) => split.refuse(index, error),
             }
         }

@@ -230,6 +230,39 @@ declare_entries! {
         max_incremental_fetch_session_cache_slots: usize as Int, "max.incremental.fetch.session.cache.slots",
             default "1000", bounds 0 => INT_MAX;
     }
+    section "Redis" {
+        /// The largest argument of a Redis command; a client that announces a larger one is told so and disconnected
+        /// before any memory is taken for it.
+        redis_bulk_max_bytes: usize as Long, "redis.bulk.max.bytes",
+            default "32MiB", bounds 1024 => 536_870_912, unit Bytes;
+        /// How many arguments a Redis command may have; a client that announces more is disconnected.
+        redis_array_elements_max: usize as Int, "redis.array.elements.max",
+            default "1048576", bounds 16 => 16_777_216;
+        /// The largest Redis command as a whole, and the largest transaction between MULTI and EXEC; beyond it a
+        /// client is disconnected, a transaction refused.
+        redis_query_buffer_max_bytes: usize as Long, "redis.query.buffer.max.bytes",
+            default "64MiB", bounds 1024 => 2_147_483_647, unit Bytes;
+        /// The largest reply to one Redis command; a command that must answer with more (XRANGE without COUNT) is
+        /// refused, one that may answer with less (XREAD) does.
+        redis_reply_max_bytes: usize as Long, "redis.reply.max.bytes",
+            default "64MiB", bounds 1024 => 2_147_483_647, unit Bytes;
+        /// How many bytes of pushes wait for one subscriber's socket; beyond it its subscriptions stop reading the log
+        /// and go on when the socket drains. Nothing is dropped.
+        redis_push_buffer_bytes: usize as Long, "redis.push.buffer.bytes",
+            default "256KiB", bounds 1024 => 2_147_483_647, unit Bytes;
+        /// How many channels and patterns one connection may subscribe to; further ones are refused.
+        redis_subscriptions_max: usize as Int, "redis.subscriptions.max", default "10000", bounds 1 => INT_MAX;
+        /// How many entries of one group of one stream may wait for their acknowledgement; beyond it XREADGROUP is
+        /// refused until some are acknowledged.
+        redis_group_pending_max: usize as Int, "redis.group.pending.max",
+            default "1000000", bounds 1 => INT_MAX;
+        /// How many consumers one group of one stream may have; a further one is refused.
+        redis_group_consumers_max: usize as Int, "redis.group.consumers.max",
+            default "10000", bounds 1 => INT_MAX;
+        /// How many partitions the topic that holds pending entries is created with.
+        redis_groups_topic_num_partitions: i32 as Int, "redis.groups.topic.num.partitions",
+            default "8", bounds 1 => 10_000;
+    }
     section "Groups" {
         /// The shortest session timeout that a member may ask for.
         group_min_session_timeout_ms: i32 as Int, "group.min.session.timeout.ms",
@@ -262,6 +295,48 @@ declare_entries! {
         /// The largest note that a member may store with an offset.
         offset_metadata_max_bytes: usize as Int, "offset.metadata.max.bytes",
             default "4096", bounds 0 => INT_MAX, unit Bytes;
+    }
+    section "Transactions" {
+        /// The longest timeout that a transactional producer may ask for; InitProducerId is refused beyond it.
+        transaction_max_timeout_ms: i32 as Int, "transaction.max.timeout.ms",
+            default "900000", bounds 1 => INT_MAX, unit Milliseconds;
+        /// How long a transactional id is remembered after its last change; an open transaction keeps it.
+        transactional_id_expiration_ms: i64 as Int, "transactional.id.expiration.ms",
+            default "604800000", bounds 1 => INT_MAX, unit Milliseconds;
+        /// How many transactional ids each partition of the transaction state topic keeps; a producer with a new one is
+        /// refused beyond it.
+        transactional_ids_max: usize as Int, "transactional.ids.max", default "100000", bounds 1 => INT_MAX;
+        /// How many partitions the transaction state topic is created with.
+        transaction_state_log_num_partitions: i32 as Int, "transaction.state.log.num.partitions",
+            default "50", bounds 1 => 10_000;
+        /// The segment size of the transaction state topic.
+        transaction_state_log_segment_bytes: u64 as Int, "transaction.state.log.segment.bytes",
+            default "104857600", bounds 1024 => INT_MAX, unit Bytes;
+        /// How many replicas the transaction state topic asks for; one node has one.
+        transaction_state_log_replication_factor: i16 as Short, "transaction.state.log.replication.factor",
+            default "1", bounds 1 => 32_767, is inert;
+        /// How many replicas must have a change of a transaction; one node has one.
+        transaction_state_log_min_isr: i32 as Int, "transaction.state.log.min.isr",
+            default "1", bounds 1 => INT_MAX, is inert;
+        /// Whether the coordinator is asked, before a transaction's first records in a partition are appended, that the
+        /// partition was added to it; without it a client that makes mistakes can leave a transaction open forever.
+        transaction_partition_verification_enable: bool as Boolean, "transaction.partition.verification.enable",
+            default "true", is running;
+        /// How long a produce request of transaction version 2 waits for the markers of the producer's last transaction
+        /// before it is answered with an error that makes the client try again.
+        add_partitions_to_txn_retry_backoff_max_ms: u64 as Int, "add.partitions.to.txn.retry.backoff.max.ms",
+            default "100", bounds 0 => INT_MAX, unit Milliseconds;
+        /// How often that is looked at again; here a change wakes whoever waits for it.
+        add_partitions_to_txn_retry_backoff_ms: u64 as Int, "add.partitions.to.txn.retry.backoff.ms",
+            default "20", bounds 1 => INT_MAX, unit Milliseconds, is inert;
+        /// How often transactions that take too long are looked for; here each is aborted when its time has come.
+        transaction_abort_timed_out_transaction_cleanup_interval_ms: u64 as Int,
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms",
+            default "10000", bounds 1 => INT_MAX, unit Milliseconds, is inert;
+        /// How often forgotten transactional ids are looked for; here each goes when its time has come.
+        transaction_remove_expired_transaction_cleanup_interval_ms: u64 as Int,
+            "transaction.remove.expired.transaction.cleanup.interval.ms",
+            default "3600000", bounds 1 => INT_MAX, unit Milliseconds, is inert;
     }
     section "Producers" {
         /// How long the state of a silent idempotent producer is kept.

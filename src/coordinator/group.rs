@@ -37,7 +37,6 @@ mod replay;
 mod retention;
 pub mod schema;
 mod sync;
-mod timers;
 mod turn;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -49,10 +48,11 @@ use crate::base::random;
 use crate::model::group::{GroupError, GroupReply, GroupRequest, GroupState, HeartbeatReply, ReplyToken};
 use crate::model::{PartitionIndex, ProducerEpoch, ProducerId, Uuid};
 
+use super::timers::Timers;
+
 use appends::{AfterAppend, Append};
 use classic_group::ClassicGroup;
 use offsets::GroupOffsets;
-use timers::Timers;
 use turn::{Output, Turn};
 
 pub use appends::AppendId;
@@ -339,14 +339,13 @@ impl GroupCoordinator {
         if records.is_empty() {
             return Effects { replies, ..Effects::default() };
         }
-        let append = AppendId(self.next_append);
-        self.next_append += 1;
+        let append = self.begin_append(after);
+        let Some(Append { after, .. }) = self.appends.get(&append) else { return Effects::default() };
         for group_id in after.iter().filter_map(AfterAppend::group_id) {
             if let Some(group) = self.groups.get_mut(group_id) {
                 group.last_append = Some(append);
             }
         }
-        self.appends.insert(append, Append { after, outcome: None });
         Effects { replies, records, append: Some(append), producer }
     }
 

@@ -15,12 +15,14 @@ use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 
 use super::connection::Work;
 use super::decode_guard;
+use super::error_code;
 use super::frame::{self, Reply, RequestHeader};
 use super::front::Front;
 use super::wire::Malformed;
 use crate::broker::{Broker, ConfigResource};
 use crate::config::ConfigSource;
 use crate::model::group::{GroupReply, GroupRequest};
+use crate::model::transaction::{TransactionError, TransactionReply, TransactionRequest};
 
 pub(super) use api_versions::too_new as api_versions_too_new;
 pub(super) use fetch::sample_reply as sample_fetch_reply;
@@ -97,6 +99,11 @@ kafka_apis! {
     21  DeleteRecords            delete_records             0..=2    2;
     22  InitProducerId           init_producer_id           0..=5    2;
     23  OffsetForLeaderEpoch     offset_for_leader_epoch    2..=4    4;
+    24  AddPartitionsToTxn       add_partitions_to_txn      0..=5    3;
+    25  AddOffsetsToTxn          add_offsets_to_txn         0..=4    3;
+    26  EndTxn                   end_txn                    0..=5    3;
+    27  WriteTxnMarkers          write_txn_markers          1..=2    1 by hand;
+    28  TxnOffsetCommit          txn_offset_commit          0..=5    3;
     32  DescribeConfigs          describe_configs           1..=4    4;
     33  AlterConfigs             alter_configs              0..=2    2;
     35  DescribeLogDirs          describe_log_dirs          1..=4    2;
@@ -106,6 +113,8 @@ kafka_apis! {
     47  OffsetDelete             offset_delete              0..=0    1;
     60  DescribeCluster          describe_cluster           0..=2    0;
     61  DescribeProducers        describe_producers         0..=0    0;
+    65  DescribeTransactions     describe_transactions      0..=0    0;
+    66  ListTransactions         list_transactions          0..=2    0;
     74  ListConfigResources      list_config_resources      0..=1    0;
     75  DescribeTopicPartitions  describe_topic_partitions  0..=0    0;
 }
@@ -200,6 +209,14 @@ impl RequestContext<'_> {
         self.broker().group(request).await
     }
 
+    /// Asks the coordinator of the request's transactional id.
+    pub(super) async fn transaction(&self, request: TransactionRequest) -> TransactionReply {
+        if let Ok(shard) = self.broker().transaction_coordinator(request.transactional_id()).await {
+            self.work.count(shard, 0);
+        }
+        self.broker().transaction(request).await
+    }
+
     /// The version of the request's API.
     pub(super) fn version(&self) -> i16 {
         self.header.version
@@ -261,8 +278,19 @@ fn check_with<Q: Decodable, R: Encodable>(
     decode_guard::decode::<Q>(body.freeze(), version).map(drop)
 }
 
-/// What clients that ask for transactions are told.
-const NO_TRANSACTIONS: &str = "this server does not do transactions yet";
+/// The first version of AddPartitionsToTxn, AddOffsetsToTxn and EndTxn that knows PRODUCER_FENCED.
+const PRODUCER_FENCED_VERSION: i16 = 2;
+
+/// The code of what a transaction coordinator refuses, in words that the request's version knows.
+fn transaction_code(ctx: &RequestContext<'_>, error: TransactionError) -> i16 {
+    match error {
+        TransactionError::ProducerFenced if ctx.version() < PRODUCER_FENCED_VERSION => {
+            error_code::of_transaction(TransactionError::InvalidProducerEpoch).code()
+        }
+        error => error_code::of_transaction(error).code(),
+    }
+}
+
 /// "Not asked for" in the place of authorized operations.
 const NO_OPERATIONS: i32 = i32::MIN;
 /// All that can be done to a topic, one bit for each of Kafka's `AclOperation` codes: 3 to 8, 10, 11.

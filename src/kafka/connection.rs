@@ -9,7 +9,6 @@
 //! Does not: know any API (see [`super::api`]).
 
 mod link;
-mod receive;
 mod replies;
 
 use std::cell::{Cell, RefCell};
@@ -27,12 +26,11 @@ use super::frame::{self, Found};
 use super::front::Front;
 use super::wire::Malformed;
 use crate::model::ShardId;
+use crate::runtime::receive_buffer::ReceiveBuffer;
 use crate::runtime::tcp::Stream;
 use crate::runtime::{catch_panic, timeout, yield_if_needed};
 
 pub(super) use link::Link;
-use receive::ReceiveBuffer;
-pub(super) use receive::SpareRooms;
 
 /// Replies that wait while more requests lie in the buffer, before they are sent all the same.
 const UNSENT_REPLIES_MAX_BYTES: usize = 256 << 10;
@@ -93,11 +91,11 @@ pub async fn resume(
         work: Work::default(),
     };
     match catch_panic(connection.run()).await {
-        Ok(Ok(Some((shard, leftover)))) => match Rc::try_unwrap(link) {
-            Ok(link) => {
-                return ConnectionEnd::HandOver { shard, stream: link.into_stream(), leftover, state };
-            }
-            Err(link) => link.close(), // cannot be: nothing was under way
+        Ok(Ok(Some((shard, leftover)))) => match Rc::try_unwrap(link).map(Link::into_stream) {
+            Ok(Some(stream)) => return ConnectionEnd::HandOver { shard, stream, leftover, state },
+            // Neither can be: nothing was under way.
+            Ok(None) => {}
+            Err(link) => link.close(),
         },
         Ok(Ok(None)) => link.close(),
         Ok(Err(error)) => {
@@ -217,7 +215,7 @@ impl Connection {
                 self.link.wait_until_sent().await;
                 return Ok(Some((shard, self.buffer.into_bytes())));
             }
-            if self.buffer.fill(&self.link).await? == 0 {
+            if self.buffer.fill(self.link.stream(), frame::size_hint(self.buffer.bytes())).await? == 0 {
                 // The client has said its last; what it asked before is answered all the same.
                 self.link.wait_until_sent().await;
                 return Ok(None);
@@ -314,7 +312,10 @@ async fn while_connected<T>(
             return Ok(Some(answering.await));
         }
         let answered = async { First::Answered(answering.as_mut().await) };
-        let read = async { First::Read(buffer.fill(link).await) };
+        let read = async {
+            let hint = frame::size_hint(buffer.bytes());
+            First::Read(buffer.fill(link.stream(), hint).await)
+        };
         match future::or(answered, read).await {
             First::Answered(answer) => return Ok(Some(answer)),
             // The watch shuts the reading side when the server stops; the client still waits for its answer.

@@ -5,6 +5,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use crate::broker::BrokerError;
 use crate::model::group::GroupError;
+use crate::model::transaction::TransactionError;
 
 /// "No error" on the wire.
 pub(super) const NONE: i16 = 0;
@@ -33,6 +34,8 @@ pub(super) fn of(error: &BrokerError) -> ResponseError {
         BrokerError::UnsupportedForMessageFormat(_) => ResponseError::UnsupportedForMessageFormat,
         BrokerError::OutOfOrderSequence(_) => ResponseError::OutOfOrderSequenceNumber,
         BrokerError::InvalidProducerEpoch(_) => ResponseError::InvalidProducerEpoch,
+        BrokerError::TransactionCoordinatorFenced(_) => ResponseError::TransactionCoordinatorFenced,
+        BrokerError::Transaction(error) => of_partition_transaction(*error),
         BrokerError::UnknownProducerId(_) => ResponseError::UnknownProducerId,
         BrokerError::NotEnoughReplicas(_) => ResponseError::NotEnoughReplicas,
         BrokerError::Storage(_) => ResponseError::KafkaStorageError,
@@ -40,6 +43,38 @@ pub(super) fn of(error: &BrokerError) -> ResponseError {
         BrokerError::ShardUnavailable => ResponseError::NotLeaderOrFollower,
         BrokerError::TimedOut => ResponseError::RequestTimedOut,
         BrokerError::Unsupported(_) => ResponseError::UnsupportedVersion,
+    }
+}
+
+/// Kafka's error for what the transaction has against a batch. Older clients do not try again when they hear of the
+/// coordinator, so Kafka tells them something that they do try again after, and that asks for no new metadata.
+fn of_partition_transaction(error: TransactionError) -> ResponseError {
+    match error {
+        TransactionError::ConcurrentTransactions
+        | TransactionError::CoordinatorLoadInProgress
+        | TransactionError::CoordinatorNotAvailable
+        | TransactionError::NotCoordinator => ResponseError::NotEnoughReplicas,
+        other => of_transaction(other),
+    }
+}
+
+/// Kafka's error for what a transaction coordinator refuses.
+pub(super) fn of_transaction(error: TransactionError) -> ResponseError {
+    match error {
+        TransactionError::InvalidProducerIdMapping => ResponseError::InvalidProducerIdMapping,
+        TransactionError::ProducerFenced => ResponseError::ProducerFenced,
+        TransactionError::InvalidProducerEpoch => ResponseError::InvalidProducerEpoch,
+        TransactionError::ConcurrentTransactions => ResponseError::ConcurrentTransactions,
+        TransactionError::InvalidTransactionState => ResponseError::InvalidTxnState,
+        TransactionError::TransactionAbortable => ResponseError::TransactionAbortable,
+        TransactionError::InvalidTransactionTimeout => ResponseError::InvalidTransactionTimeout,
+        TransactionError::TransactionalIdNotFound => ResponseError::TransactionalIdNotFound,
+        TransactionError::InvalidRequest => ResponseError::InvalidRequest,
+        TransactionError::TransactionalIdMissing => ResponseError::TransactionalIdAuthorizationFailed,
+        TransactionError::CoordinatorNotAvailable => ResponseError::CoordinatorNotAvailable,
+        TransactionError::CoordinatorLoadInProgress => ResponseError::CoordinatorLoadInProgress,
+        TransactionError::NotCoordinator => ResponseError::NotCoordinator,
+        TransactionError::TransactionalIdsMaxReached => ResponseError::PolicyViolation,
     }
 }
 
@@ -74,6 +109,7 @@ pub(super) fn of_group(error: GroupError) -> ResponseError {
         GroupError::CoordinatorLoadInProgress => ResponseError::CoordinatorLoadInProgress,
         GroupError::NotCoordinator => ResponseError::NotCoordinator,
         GroupError::UnstableOffsetCommit => ResponseError::UnstableOffsetCommit,
+        GroupError::Transaction(error) => of_transaction(error),
         // Kafka knows no limit on groups. Clients take this one for what it is: final, and about a limit.
         GroupError::GroupsMaxReached => ResponseError::GroupMaxSizeReached,
     }

@@ -65,6 +65,14 @@ pub(super) fn find(buffer: &[u8], max_bytes: usize) -> Result<Found, Malformed> 
     Ok(if buffer.len() < total { Found::Partial(total) } else { Found::Whole(total) })
 }
 
+/// The bytes that make the frame in front whole, its size included, if it says so and is not whole. It may say anything.
+pub(super) fn size_hint(buffer: &[u8]) -> Option<usize> {
+    match find(buffer, usize::MAX) {
+        Ok(Found::Partial(total)) => Some(total),
+        _ => None,
+    }
+}
+
 /// A request's header without what no handler needs.
 #[derive(Debug, Clone)]
 pub(super) struct RequestHeader {

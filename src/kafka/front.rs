@@ -4,12 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use super::connection::{Link, SpareRooms};
+use super::connection::Link;
 use super::fetch_session::FetchSessionCache;
 use crate::base::clock;
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::runtime::local::Event;
+use crate::runtime::receive_buffer::SpareRooms;
 use crate::runtime::{self, sleep};
 
 /// How often silent connections are looked for, at most and at least.

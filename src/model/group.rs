@@ -13,6 +13,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::transaction::TransactionError;
+
 pub use admin::{
     DeleteGroup, DeleteGroupReply, DescribeGroup, DescribeGroupReply, DescribedMember, ListGroups,
     ListGroupsReply, ListedGroup,
@@ -124,6 +126,9 @@ pub enum GroupError {
     /// A transaction that commits this offset is still open: try again.
     #[error("a transaction holds an undecided offset")]
     UnstableOffsetCommit,
+    /// What the transaction that offsets were to be committed in has against it.
+    #[error("{0}")]
+    Transaction(TransactionError),
     /// The coordinator holds `groups.max` groups. Not a code of Kafka's, which has no such limit.
     #[error("the coordinator has as many groups as it may have")]
     GroupsMaxReached,

@@ -16,7 +16,7 @@ use crate::model::{NO_TIMESTAMP, Offset};
 use crate::record::{self, BatchHeader, Compression, TimestampType, ValidBatch, ValidationLimits};
 use crate::runtime;
 use crate::runtime::local::oneshot;
-use crate::storage::ProducerCheck;
+use crate::storage::{ProducerCheck, Verified};
 
 /// Compressed batches above this are checked on the blocking pool: decompressing them takes longer than the hop.
 const INLINE_DECOMPRESSION_BYTES_MAX: usize = 16 * 1024;
@@ -33,8 +33,9 @@ pub struct Appended {
 }
 
 impl Partition {
-    /// Appends a producer's batch. The place in line is taken by this call, so calls are carried out in their order,
-    /// whether or not what it returns is polled. Resolves when the topic's flush policy is satisfied.
+    /// Appends a producer's batch; one of a transaction that is not open here needs the coordinator's word that it may.
+    /// The place in line is taken by this call, so calls are carried out in their order, whether or not what it returns
+    /// is polled. Resolves when the topic's flush policy is satisfied.
     ///
     /// # Errors
     /// Nothing was appended, unless the error is `Storage` after a failed sync or a direct write: then the batch may be
@@ -43,16 +44,19 @@ impl Partition {
         self: &Rc<Self>,
         records: BytesMut,
         acks_all: bool,
+        verified: Option<Verified>,
     ) -> impl Future<Output = Result<Appended, PartitionError>> + use<> {
-        self.queue_append(records, Origin::Producer { acks_all })
+        self.queue_append(records, Origin::Producer { acks_all, verified })
     }
 
-    /// Appends a batch that this server made itself (state logs); its records need no checking.
-    pub fn append_internal(
+    /// Appends a batch that this server made itself (state records, markers); its records need no checking, its producer
+    /// must not be fenced, and its transaction needs the coordinator's word as that of a producer's batch does.
+    pub fn append_state(
         self: &Rc<Self>,
         batch: BytesMut,
+        verified: Option<Verified>,
     ) -> impl Future<Output = Result<Appended, PartitionError>> + use<> {
-        self.queue_append(batch, Origin::Server)
+        self.queue_append(batch, Origin::Server { verified })
     }
 
     fn queue_append(
@@ -77,11 +81,11 @@ impl Partition {
         origin: Origin,
     ) -> Result<(BytesMut, ValidBatch), PartitionError> {
         match origin {
-            Origin::Producer { acks_all } => {
+            Origin::Producer { acks_all, .. } => {
                 self.check_replicas(acks_all)?;
                 self.validated(records).await
             }
-            Origin::Server => {
+            Origin::Server { .. } => {
                 let header = BatchHeader::parse(&records).map_err(record::InvalidBatch::Corrupt)?;
                 let max_timestamp = header.max_timestamp;
                 Ok((records, ValidBatch { header, stamp: record::Stamp::Keep, max_timestamp }))
@@ -149,16 +153,23 @@ impl Partition {
         }
     }
 
-    /// The first answer to a batch that an idempotent producer sends again, with the offset behind it.
+    /// Refuses a batch that its producer may not append; gives the first answer to one that it sends again, with the
+    /// offset behind it.
     pub(super) fn known_duplicate(
         &self,
         header: &BatchHeader,
+        origin: Origin,
     ) -> Result<Option<(Appended, Offset)>, PartitionError> {
         if !header.has_producer_id() {
             return Ok(None);
         }
-        match self.log.producers().check(header, true)? {
-            ProducerCheck::Append => Ok(None),
+        let producers = self.log.producers();
+        match producers.check(header, matches!(origin, Origin::Producer { .. }))? {
+            ProducerCheck::Append => {
+                let (Origin::Producer { verified, .. } | Origin::Server { verified }) = origin;
+                producers.check_verified(header, verified)?;
+                Ok(None)
+            }
             ProducerCheck::Duplicate { base_offset, last_offset, append_time_ms } => {
                 let stamped =
                     self.config.borrow().message_timestamp_type == config::TimestampType::LogAppendTime;
@@ -166,6 +177,13 @@ impl Partition {
                 Ok(Some((self.appended(base_offset, append_time_ms), last_offset + 1)))
             }
         }
+    }
+
+    /// Refuses a marker of a producer or a coordinator that was replaced.
+    pub(super) fn check_marker(&self, header: &BatchHeader, marker: &[u8]) -> Result<(), PartitionError> {
+        let control = record::parse_control_batch(marker).map_err(record::InvalidBatch::Corrupt)?;
+        let producers = self.log.producers();
+        Ok(producers.check_marker(header.producer_id, header.producer_epoch, control.coordinator_epoch)?)
     }
 
     pub(super) fn appended(&self, base_offset: Offset, log_append_time_ms: i64) -> Appended {

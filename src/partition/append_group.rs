@@ -19,10 +19,10 @@ use super::{Appended, Partition, PartitionError};
 use crate::base::clock;
 use crate::base::units::MIB;
 use crate::model::{NO_TIMESTAMP, Offset};
-use crate::record::{self, BatchHeader, TimestampType, ValidBatch};
+use crate::record::{self, BatchHeader, NO_SEQUENCE, TimestampType, ValidBatch};
 use crate::runtime;
 use crate::runtime::local::Answer;
-use crate::storage::AppendBatch;
+use crate::storage::{AppendBatch, Verified};
 
 /// A group ends once it holds so much.
 const GROUP_BYTES_MAX: usize = MIB;
@@ -36,9 +36,14 @@ pub(super) enum Origin {
     Producer {
         /// Whether it asked for acks=all.
         acks_all: bool,
+        /// What the coordinator said of its transaction.
+        verified: Option<Verified>,
     },
-    /// This server.
-    Server,
+    /// This server: state records, those of transactional offset commits, and markers.
+    Server {
+        /// What the coordinator said of the transaction that a state record belongs to.
+        verified: Option<Verified>,
+    },
 }
 
 /// An append that waits for its turn.
@@ -97,8 +102,11 @@ impl Group {
         }
         let last = self.batches.iter().rev().find(|batch| batch.header.producer_id == header.producer_id)?;
         let last = &last.header;
+        // Markers and what has no sequence may follow from anything, which the log's own state decides.
+        let has_sequence = header.base_sequence != NO_SEQUENCE && last.base_sequence != NO_SEQUENCE;
         Some(
-            last.producer_epoch == header.producer_epoch
+            has_sequence
+                && last.producer_epoch == header.producer_epoch
                 && last.is_transactional() == header.is_transactional()
                 && header.base_sequence == record::increment_sequence(last.last_sequence(), 1),
         )
@@ -138,17 +146,17 @@ impl Partition {
             match group.follows(&valid.header) {
                 Some(true) => self.add_to(&mut group, records, &valid, answer),
                 Some(false) => {
-                    held_back = Some((records, valid, answer));
+                    held_back = Some((records, valid, origin, answer));
                     break;
                 }
-                None => self.judge(&mut group, records, &valid, answer).await,
+                None => self.judge(&mut group, records, &valid, origin, answer).await,
             }
         }
         self.append_all(group).await;
         // A batch that does not follow from the group: the log's own state knows what it is, now that it has the group.
-        if let Some((records, valid, answer)) = held_back {
+        if let Some((records, valid, origin, answer)) = held_back {
             let mut alone = Group::new(self.log.log_end_offset());
-            self.judge(&mut alone, records, &valid, answer).await;
+            self.judge(&mut alone, records, &valid, origin, answer).await;
             self.append_all(alone).await;
         }
     }
@@ -159,9 +167,14 @@ impl Partition {
         group: &mut Group,
         records: BytesMut,
         valid: &ValidBatch,
+        origin: Origin,
         answer: AppendAnswer,
     ) {
-        match self.known_duplicate(&valid.header) {
+        let known = match valid.header.is_control() {
+            true => self.check_marker(&valid.header, &records).map(|()| None),
+            false => self.known_duplicate(&valid.header, origin),
+        };
+        match known {
             Ok(None) => self.add_to(group, records, valid, answer),
             Ok(Some((appended, next_offset))) => {
                 self.answer_when_safe(vec![(answer, appended)], next_offset).await;

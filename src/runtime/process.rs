@@ -1,6 +1,7 @@
 //! The process and its machine: signals, CPUs that it may use, limits.
 
 use std::io;
+use std::time::Duration;
 
 /// A signal that asks the server to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,4 +86,35 @@ pub fn disk_space(path: &std::path::Path) -> io::Result<DiskSpace> {
         total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
         free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
     })
+}
+
+/// What this process takes of its machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Resident memory; 0 if unknown.
+    pub resident_bytes: u64,
+    /// CPU time in the kernel.
+    pub system_cpu: Duration,
+    /// CPU time outside of it.
+    pub user_cpu: Duration,
+}
+
+/// What this process takes now. Reads from `/proc`, which never waits for a device but is no business of a shard's thread.
+pub fn usage() -> Usage {
+    let word = |path: &str, index: usize| -> Option<u64> {
+        let text = std::fs::read_to_string(path).ok()?;
+        // The command's name, in parentheses, may have blanks.
+        let text = text.rsplit_once(") ").map_or(text.as_str(), |(_, rest)| rest);
+        text.split_ascii_whitespace().nth(index)?.parse().ok()
+    };
+    let pages = word("/proc/self/statm", 1).unwrap_or(0);
+    // Fields 14 and 15 of stat(5); what was cut off are the first two.
+    let ticks = |index| word("/proc/self/stat", index).unwrap_or(0);
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    let time = |ticks: u64| Duration::from_secs_f64(ticks as f64 / per_second as f64);
+    Usage {
+        resident_bytes: pages * rustix::param::page_size() as u64,
+        user_cpu: time(ticks(11)),
+        system_cpu: time(ticks(12)),
+    }
 }

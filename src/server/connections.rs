@@ -11,11 +11,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::BytesMut;
 
 use crate::config::Config;
-use crate::kafka::ConnectionState;
+use crate::kafka;
 use crate::model::ShardId;
 
 /// Connections on their way to a shard; beyond it the acceptor waits.
 pub(super) const ADOPTIONS_UNDER_WAY_MAX: usize = 1024;
+
+/// Which protocol a connection speaks, and what goes with it.
+pub(super) enum Door {
+    /// Kafka's.
+    Kafka(kafka::ConnectionState),
+    /// Redis's.
+    Redis(SocketAddr),
+}
 
 /// A connection on its way to a shard.
 pub(super) struct Adoption {
@@ -23,8 +31,8 @@ pub(super) struct Adoption {
     pub(super) stream: TcpStream,
     /// Bytes read and not yet handled.
     pub(super) leftover: BytesMut,
-    /// What else it is; a new connection has none.
-    pub(super) state: ConnectionState,
+    /// The door through which it came.
+    pub(super) door: Door,
     /// Its place in the counts.
     pub(super) place: Place,
 }

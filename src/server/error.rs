@@ -69,6 +69,19 @@ pub enum ServerError {
         /// The kernel's reason.
         source: io::Error,
     },
+    /// Somebody else listens where Redis clients should come in.
+    #[error(
+        "the Redis address {0} is taken by another process; stop it, or choose another with --redis-addr (off for none)"
+    )]
+    RedisAddressInUse(SocketAddr),
+    /// The Redis address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; choose another address with --redis-addr (off for none)")]
+    ListenRedis {
+        /// The address.
+        address: SocketAddr,
+        /// The kernel's reason.
+        source: io::Error,
+    },
     /// An executor could not be started, or ended abnormally.
     #[error("{0}")]
     Executor(String),

@@ -1,4 +1,4 @@
-//! The listening sockets: one for the server, or with `shard.listeners` one for each shard.
+//! The listening sockets: one for Kafka, or with `shard.listeners` one for each shard; and one for Redis.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::ServerError;
 use crate::base::clock;
-use crate::config::Config;
+use crate::config::{Config, OptionalAddr};
 use crate::runtime::tcp;
 
 /// How long an address may stay taken before that is an error.
@@ -16,12 +16,23 @@ const TAKEN_RETRY: Duration = Duration::from_millis(10);
 
 /// Bound sockets that nobody accepts from yet.
 pub(super) struct Listeners {
-    sockets: Vec<(TcpListener, SocketAddr)>,
+    kafka: Vec<(TcpListener, SocketAddr)>,
+    redis: Option<(TcpListener, SocketAddr)>,
+}
+
+/// The sockets that one shard accepts from.
+#[derive(Default)]
+pub(super) struct ShardListeners {
+    /// Kafka clients come in here.
+    pub(super) kafka: Option<TcpListener>,
+    /// Redis clients come in here.
+    pub(super) redis: Option<TcpListener>,
 }
 
 impl Listeners {
     /// Binds the Kafka address; with shard listeners also the ports that follow it, one for each shard (with port 0 each
-    /// shard gets a free port of its own).
+    /// shard gets a free port of its own). Then the Redis address; if that is the default and taken, there is no Redis
+    /// door, which is said in the log.
     pub(super) fn bind(config: &Config, shards: usize) -> Result<Self, ServerError> {
         let first = config
             .kafka_addr
@@ -40,45 +51,78 @@ impl Listeners {
                 return Err(ServerError::Listen { address, source });
             };
             address.set_port(port);
-            sockets.push(bind(address)?);
+            sockets.push(bind(address, TAKEN_PATIENCE).map_err(|error| kafka_error(address, error))?);
         }
-        Ok(Listeners { sockets })
+        Ok(Listeners { kafka: sockets, redis: bind_redis(config)? })
     }
 
-    /// The ports, in shard order.
+    /// The Kafka ports, in shard order.
     pub(super) fn ports(&self) -> Vec<u16> {
-        self.sockets.iter().map(|(_, address)| address.port()).collect()
+        self.kafka.iter().map(|(_, address)| address.port()).collect()
     }
 
-    /// Where clients find the server.
-    pub(super) fn first_address(&self) -> SocketAddr {
-        self.sockets[0].1
+    /// Where Redis clients find the server, if they do.
+    pub(super) fn redis_address(&self) -> Option<SocketAddr> {
+        self.redis.as_ref().map(|(_, address)| *address)
     }
 
-    /// The sockets for the shards: all of them have one, or only shard 0.
-    pub(super) fn into_shards(self, shards: usize) -> impl Iterator<Item = Option<TcpListener>> {
-        let rest = shards.saturating_sub(self.sockets.len());
-        self.sockets.into_iter().map(|(socket, _)| Some(socket)).chain((0..rest).map(|_| None))
+    /// The line that says where clients find the server.
+    pub(super) fn ready_line(&self) -> String {
+        let redis = self.redis_address().map(|address| format!(" redis={address}")).unwrap_or_default();
+        format!("ready kafka={}{redis}", self.kafka[0].1)
+    }
+
+    /// The sockets for the shards: for Kafka all of them have one, or only shard 0; for Redis shard 0 has it.
+    pub(super) fn into_shards(self, shards: usize) -> impl Iterator<Item = ShardListeners> {
+        let rest = shards.saturating_sub(self.kafka.len());
+        let kafka = self.kafka.into_iter().map(|(socket, _)| Some(socket)).chain((0..rest).map(|_| None));
+        let mut redis = self.redis.map(|(socket, _)| socket);
+        kafka.map(move |kafka| ShardListeners { kafka, redis: redis.take() })
+    }
+}
+
+/// Binds the Redis address, if there is one.
+fn bind_redis(config: &Config) -> Result<Option<(TcpListener, SocketAddr)>, ServerError> {
+    let OptionalAddr::On(given) = &config.redis_addr else { return Ok(None) };
+    let address =
+        given.resolve().map_err(|source| ServerError::Resolve { address: given.to_string(), source })?;
+    let is_asked_for = config.is_given("redis.addr");
+    let patience = if is_asked_for { TAKEN_PATIENCE } else { Duration::ZERO };
+    match bind(address, patience) {
+        Ok(bound) => Ok(Some(bound)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && !is_asked_for => {
+            tracing::warn!(
+                "there is no Redis door: {address} is taken by another process; choose another address with --redis-addr"
+            );
+            Ok(None)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            Err(ServerError::RedisAddressInUse(address))
+        }
+        Err(source) => Err(ServerError::ListenRedis { address, source }),
+    }
+}
+
+fn kafka_error(address: SocketAddr, source: io::Error) -> ServerError {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => ServerError::AddressInUse(address),
+        _ => ServerError::Listen { address, source },
     }
 }
 
 /// A server that was killed leaves its sockets to the kernel, which closes them only when it has wound up the rings that
 /// wait on them; whoever restarts it at once finds the address taken for some milliseconds.
-fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {
+fn bind(address: SocketAddr, patience: Duration) -> io::Result<(TcpListener, SocketAddr)> {
     let started = clock::monotonic();
     let bound = loop {
         match tcp::bind(address) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && started.elapsed() < TAKEN_PATIENCE => {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && started.elapsed() < patience => {
                 pause(TAKEN_RETRY);
             }
             bound => break bound,
         }
     };
-    let bound = bound.and_then(|socket| socket.local_addr().map(|address| (socket, address)));
-    bound.map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => ServerError::AddressInUse(address),
-        _ => ServerError::Listen { address, source },
-    })
+    bound.and_then(|socket| socket.local_addr().map(|address| (socket, address)))
 }
 
 #[allow(clippy::disallowed_methods)] // `main`'s thread, before there is a shard

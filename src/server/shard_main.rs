@@ -1,17 +1,19 @@
 //! What runs on a shard's executor: the shard itself, the acceptor, the connections, and the orders of `main`'s thread.
 
 use std::cell::Cell;
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::connections::{Adoption, ConnectionCounts, Place};
+use super::connections::{Adoption, ConnectionCounts, Door, Place};
+use super::listeners::ShardListeners;
 use crate::broker::{Broker, Identity};
-use crate::kafka::{self, ConnectionEnd, ConnectionState, Front};
+use crate::kafka::{self, ConnectionEnd, ConnectionState};
 use crate::model::ShardId;
+use crate::redis;
 use crate::runtime::local::Event;
 use crate::runtime::tcp::{Listener, Stream};
 use crate::runtime::{catch_panic, sleep, spawn, spawn_detached, timeout};
@@ -20,10 +22,13 @@ use crate::shard::{Shard, ShardEnds, ShardOptions, find_partitions};
 /// How long the acceptor rests after the kernel refused a connection (mostly: no descriptors left).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// In the place of a peer where only the door is asked for.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
 /// What `main`'s thread tells a shard.
 pub(super) enum Order {
-    /// Let clients in; accept from this socket, if the shard has one.
-    Serve(Option<TcpListener>),
+    /// Let clients in; accept from these sockets, as far as the shard has them.
+    Serve(ShardListeners),
     /// Let no more clients in, answer those who wait, and close the connections within this time.
     Drain(Duration),
     /// To shard 0: have all shards close their partitions.
@@ -52,6 +57,8 @@ pub(super) struct ShardMain {
     pub(super) adopted: flume::Receiver<Adoption>,
     pub(super) adoptions: Vec<flume::Sender<Adoption>>,
     pub(super) counts: Arc<ConnectionCounts>,
+    pub(super) redis_clients: Arc<redis::ClientTable>,
+    pub(super) redis_port: u16,
 }
 
 impl ShardMain {
@@ -62,24 +69,30 @@ impl ShardMain {
             let loaded = load(&shard).await;
             let _ = self.report.send_async(Report::Loaded(loaded)).await;
         }
+        let broker = Rc::new(Broker::new(shard.clone(), self.identity));
         let doors = Rc::new(Doors {
-            front: Front::new(Rc::new(Broker::new(shard.clone(), self.identity))),
+            kafka: kafka::Front::new(broker.clone()),
+            redis: redis::Front::new(broker, self.redis_clients, self.redis_port),
             shard: shard.clone(),
             adoptions: self.adoptions,
             counts: self.counts,
             open: Cell::new(0),
             one_closed: Event::new(),
         });
-        let mut accepting = None;
+        let mut accepting = Vec::new();
         let mut adopting = None;
         while let Ok(order) = self.orders.recv_async().await {
             match order {
-                Order::Serve(listener) => {
-                    accepting = listener.map(|listener| spawn(doors.clone().accept(listener)));
+                Order::Serve(ShardListeners { kafka, redis }) => {
+                    let kafka_door: fn(SocketAddr) -> Door = |peer| Door::Kafka(ConnectionState { peer });
+                    for (listener, door) in [(kafka, kafka_door), (redis, Door::Redis)] {
+                        let accept = |listener| spawn(doors.clone().accept(listener, door));
+                        accepting.extend(listener.map(accept));
+                    }
                     adopting = Some(spawn(doors.clone().adopt(self.adopted.clone())));
                 }
                 Order::Drain(limit) => {
-                    drop(accepting.take());
+                    accepting.clear();
                     drop(adopting.take());
                     shard.begin_stop();
                     timeout(limit, doors.all_closed()).await;
@@ -102,7 +115,8 @@ async fn load(shard: &Rc<Shard>) -> Result<(), String> {
 
 /// The doors of one shard and who is inside.
 struct Doors {
-    front: Rc<Front>,
+    kafka: Rc<kafka::Front>,
+    redis: Rc<redis::Front>,
     shard: Rc<Shard>,
     adoptions: Vec<flume::Sender<Adoption>>,
     counts: Arc<ConnectionCounts>,
@@ -112,7 +126,7 @@ struct Doors {
 
 impl Doors {
     /// Accepts connections. With a listener of its own the shard keeps them; the server's one listener spreads them.
-    async fn accept(self: Rc<Self>, listener: TcpListener) {
+    async fn accept(self: Rc<Self>, listener: TcpListener, door: fn(SocketAddr) -> Door) {
         let listener = match Listener::new(listener) {
             Ok(listener) => listener,
             Err(error) => {
@@ -120,7 +134,7 @@ impl Doors {
                 return;
             }
         };
-        let shard_listeners = self.shard.config().shard_listeners;
+        let keeps = self.shard.config().shard_listeners && matches!(door(NOBODY), Door::Kafka(_));
         loop {
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
@@ -130,11 +144,11 @@ impl Doors {
                     continue;
                 }
             };
-            let shard = if shard_listeners { self.shard.id() } else { self.counts.least_loaded() };
+            let shard = if keeps { self.shard.id() } else { self.counts.least_loaded() };
             match self.counts.admit(peer, shard, &self.shard.config()) {
                 Ok(place) => {
-                    let state = ConnectionState { peer };
-                    self.deliver(shard, Adoption { stream, leftover: BytesMut::new(), state, place }).await;
+                    let door = door(peer);
+                    self.deliver(shard, Adoption { stream, leftover: BytesMut::new(), door, place }).await;
                 }
                 Err(limit) => tracing::warn!(%peer, limit, "a connection is refused: the limit is reached"),
             }
@@ -161,8 +175,8 @@ impl Doors {
         let doors = self.clone();
         doors.open.set(doors.open.get() + 1);
         spawn_detached(async move {
-            let Adoption { stream, leftover, state, place } = adoption;
-            doors.live(stream, leftover, state, place).await;
+            let Adoption { stream, leftover, door, place } = adoption;
+            doors.live(stream, leftover, door, place).await;
             doors.open.set(doors.open.get() - 1);
             doors.one_closed.notify();
         });
@@ -173,10 +187,13 @@ impl Doors {
         self: &Rc<Self>,
         stream: std::net::TcpStream,
         leftover: BytesMut,
-        state: ConnectionState,
+        door: Door,
         mut place: Place,
     ) {
-        let peer = state.peer;
+        let peer = match &door {
+            Door::Kafka(state) => state.peer,
+            Door::Redis(peer) => *peer,
+        };
         let stream = match Stream::new(stream) {
             Ok(stream) => stream,
             Err(error) => {
@@ -184,11 +201,16 @@ impl Doors {
                 return;
             }
         };
-        match catch_panic(kafka::resume(stream, state, leftover, self.front.clone())).await {
+        let state = match door {
+            Door::Kafka(state) => state,
+            Door::Redis(_) => return redis::serve(stream, peer, self.redis.clone()).await,
+        };
+        match catch_panic(kafka::resume(stream, state, leftover, self.kafka.clone())).await {
             Ok(ConnectionEnd::Closed) => {}
             Ok(ConnectionEnd::HandOver { shard, stream, leftover, state }) => {
                 place.move_to(shard);
-                self.deliver(shard, Adoption { stream: stream.into_inner(), leftover, state, place }).await;
+                let (stream, door) = (stream.into_inner(), Door::Kafka(state));
+                self.deliver(shard, Adoption { stream, leftover, door, place }).await;
             }
             Err(panic) => tracing::error!(%peer, panic, "a connection has panicked and is closed"),
         }

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 
 use super::{Shard, ShardReply, ShardRequest};
 use crate::model::{LeaderEpoch, TopicPartition};
-use crate::partition::{Appended, Partition, PartitionError, PartitionRead, ReadSpec};
+use crate::partition::{Appended, Partition, PartitionError, PartitionRead, ReadSpec, Verified};
 
 type Working = Pin<Box<dyn Future<Output = ShardReply>>>;
 
@@ -69,12 +69,51 @@ impl Shard {
                 let answers = wanted.into_iter().map(describe).collect();
                 Box::pin(async { ShardReply::Producers(answers) })
             }
+            ShardRequest::TransactionStarts { producer_id, producer_epoch, partitions } => {
+                let start = |topic_partition| {
+                    Ok(self.known(&topic_partition)?.transaction_start(producer_id, producer_epoch))
+                };
+                let starts = partitions.into_iter().map(start).collect();
+                Box::pin(async { ShardReply::TransactionStarts(starts) })
+            }
+            ShardRequest::WriteMarkers { marker, partitions } => {
+                Box::pin(
+                    async move { ShardReply::MarkersWritten(shard.append_markers(marker, partitions).await) },
+                )
+            }
+            ShardRequest::Transaction { request, wait_ms } => {
+                Box::pin(
+                    async move { ShardReply::Transaction(shard.ask_transaction(request, wait_ms).await) },
+                )
+            }
+            ShardRequest::ListTransactions(wanted) => {
+                let listed = self.list_transactions(&wanted);
+                Box::pin(async { ShardReply::ListedTransactions(listed) })
+            }
             ShardRequest::Group(request) => {
-                Box::pin(async move { ShardReply::Group(shard.ask_group(request).await) })
+                Box::pin(async move { ShardReply::Group(shard.ask_group(request, None).await) })
+            }
+            ShardRequest::GroupInTransaction { request, verified } => {
+                Box::pin(async move { ShardReply::Group(shard.ask_group(request, verified).await) })
             }
             ShardRequest::ListGroups(request) => {
                 let listed = self.list_groups(&request);
                 Box::pin(async { ShardReply::ListedGroups(listed) })
+            }
+            ShardRequest::StreamGroup(request) => {
+                Box::pin(async move { ShardReply::StreamGroup(shard.ask_stream_group(request).await) })
+            }
+            ShardRequest::StreamGroupNames(place) => {
+                let names = self.stream_group_names(&place);
+                Box::pin(async { ShardReply::StreamGroupNames(names) })
+            }
+            ShardRequest::ForgetStreamGroup(group) => {
+                self.forget_stream_group(&group);
+                Box::pin(async { ShardReply::Done })
+            }
+            ShardRequest::CountSubscribers { listening, shard, count } => {
+                self.subscribers.set(listening, shard, count);
+                Box::pin(async { ShardReply::Done })
             }
             ShardRequest::Control(request) => {
                 Box::pin(async move { ShardReply::Controlled(shard.control(request).await) })
@@ -104,14 +143,18 @@ impl Shard {
 
     /// Takes a place in line at each partition now; the appends then run one after the other for one partition and
     /// side by side for several.
-    fn begin_appends(&self, batches: Vec<(TopicPartition, BytesMut)>, acks_all: bool) -> Working {
+    fn begin_appends(
+        &self,
+        batches: Vec<(TopicPartition, BytesMut, Option<Verified>)>,
+        acks_all: bool,
+    ) -> Working {
         type Appending = Pin<Box<dyn Future<Output = Result<Appended, PartitionError>>>>;
         let begun: Vec<Appending> = batches
             .into_iter()
-            .map(|(topic_partition, records)| match self.partition(&topic_partition) {
+            .map(|(topic_partition, records, verified)| match self.partition(&topic_partition) {
                 Some(partition) => {
                     self.flusher.touch(&topic_partition);
-                    Box::pin(partition.append(records, acks_all)) as Appending
+                    Box::pin(partition.append(records, acks_all, verified)) as Appending
                 }
                 None => Box::pin(async { Err(PartitionError::UnknownPartition) }),
             })
@@ -163,7 +206,7 @@ impl Shard {
 }
 
 /// Runs futures side by side to their ends; answers in their order. The first poll of each happens in order.
-async fn join_all<T>(mut futures: Vec<Pin<Box<dyn Future<Output = T>>>>) -> Vec<T> {
+pub(super) async fn join_all<T>(mut futures: Vec<Pin<Box<dyn Future<Output = T>>>>) -> Vec<T> {
     if futures.len() == 1
         && let Some(only) = futures.pop()
     {

@@ -188,7 +188,7 @@ impl Shard {
             return Err(ControllerError::Storage("the metadata log is not open".to_owned()));
         };
         let records = records.iter().map(|record| (None, Some(record.encode().into())));
-        state_log::append(&log, records)
+        state_log::append(&log, records, None)
             .await
             .map_err(|error| ControllerError::Storage(format!("cannot record the change: {error}")))?;
         // What clients were promised about topics shall survive a power cut as well.

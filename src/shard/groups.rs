@@ -10,20 +10,19 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 
-use super::{Shard, state_log};
+use super::Shard;
+use super::state_log::{self, StateEntry};
 use crate::base::clock;
 use crate::config::Config;
 use crate::coordinator::group::{Effects, GroupCoordinator, GroupSettings, offsets_partition_for};
 use crate::model::group::{GroupError, GroupReply, GroupRequest, ListGroups, ListGroupsReply, ReplyToken};
+use crate::model::transaction::TransactionError;
 use crate::model::{CONSUMER_OFFSETS_TOPIC, PartitionIndex, TopicName};
-use crate::partition::Partition;
+use crate::partition::{Marker, Partition, PartitionError, Verified};
 use crate::runtime::local::{Answer, Event, oneshot};
 use crate::runtime::{spawn_detached, timeout};
+use crate::storage::ProducerError;
 
-/// A log below this is never rewritten.
-const SNAPSHOT_BYTES_MIN: u64 = 16 * 1024 * 1024;
-/// The log is rewritten when it is this many times larger than the live state.
-const SNAPSHOT_GROWTH_MIN: u64 = 4;
 /// The longest sleep between two looks at the deadlines.
 const TIMER_SLEEP_MAX: Duration = Duration::from_secs(3600);
 
@@ -39,13 +38,20 @@ pub(super) struct Groups {
 struct GroupHost {
     partition: Rc<Partition>,
     coordinator: RefCell<GroupCoordinator>,
+    /// Whether the partition has been replayed; no marker may be written before.
+    is_loaded: Cell<bool>,
     /// Appends whose outcome the coordinator has not been told yet.
     appends_under_way: Cell<usize>,
 }
 
 impl Shard {
-    /// Asks the coordinator of the request's group; a join or sync may take as long as a rebalance.
-    pub(super) async fn ask_group(self: &Rc<Self>, request: GroupRequest) -> GroupReply {
+    /// Asks the coordinator of the request's group; a join or sync may take as long as a rebalance. `verified` is what a
+    /// transaction's coordinator said, if the request is part of one.
+    pub(super) async fn ask_group(
+        self: &Rc<Self>,
+        request: GroupRequest,
+        verified: Option<Verified>,
+    ) -> GroupReply {
         let group_id = request.group_id().unwrap_or_default().to_owned();
         let Some(host) = self.group_host(&group_id) else {
             return request.refused(GroupError::NotCoordinator);
@@ -57,7 +63,7 @@ impl Shard {
         let refused = request.refused(GroupError::NotCoordinator);
         self.groups.waiting.borrow_mut().insert(token, answer);
         let effects = host.coordinator.borrow_mut().handle(token, request, clock::now_ms());
-        self.carry_out(&host, effects);
+        self.carry_out_verified(&host, effects, verified);
         awaited.await.unwrap_or(refused)
     }
 
@@ -81,6 +87,15 @@ impl Shard {
 
     /// Sends replies, appends records, and goes on with what their append brings.
     fn carry_out(self: &Rc<Self>, host: &Rc<GroupHost>, effects: Effects) {
+        self.carry_out_verified(host, effects, None);
+    }
+
+    fn carry_out_verified(
+        self: &Rc<Self>,
+        host: &Rc<GroupHost>,
+        effects: Effects,
+        verified: Option<Verified>,
+    ) {
         for (token, reply) in effects.replies {
             if let Some(answer) = self.groups.waiting.borrow_mut().remove(&token) {
                 answer.give(reply);
@@ -91,7 +106,11 @@ impl Shard {
         self.flusher.touch(host.partition.topic_partition());
         let records = effects.records.into_iter().map(|record| (Some(record.key), record.value));
         // The place in line is taken here, in the order of the verbs; a client that goes away does not stop it.
-        let appending = state_log::append(&host.partition, records);
+        let appending = state_log::append(
+            &host.partition,
+            records,
+            effects.producer.map(|producer| (producer, verified)),
+        );
         let (shard, host) = (self.clone(), host.clone());
         host.appends_under_way.set(host.appends_under_way.get() + 1);
         spawn_detached(async move {
@@ -102,8 +121,7 @@ impl Shard {
                 Ok(_) => host.coordinator.borrow_mut().appended(append, now_ms),
                 Err(error) => {
                     tracing::error!(partition = %host.partition.topic_partition(), %error, "cannot store group state");
-                    let error = GroupError::CoordinatorNotAvailable;
-                    host.coordinator.borrow_mut().append_failed(append, error, now_ms)
+                    host.coordinator.borrow_mut().append_failed(append, refusal(&error), now_ms)
                 }
             };
             shard.carry_out(&host, effects);
@@ -115,13 +133,28 @@ impl Shard {
     pub(super) async fn load_groups(self: &Rc<Self>, partition: Rc<Partition>) {
         let index = partition.topic_partition().partition;
         let coordinator = RefCell::new(GroupCoordinator::new(settings(&self.config())));
-        let host = Rc::new(GroupHost { partition, coordinator, appends_under_way: Cell::new(0) });
+        let host = Rc::new(GroupHost {
+            partition,
+            coordinator,
+            is_loaded: Cell::new(false),
+            appends_under_way: Cell::new(0),
+        });
         // Known at once, so that clients hear "loading" and not "not here".
         self.groups.hosts.borrow_mut().insert(index, host.clone());
         let now_ms = clock::now_ms();
-        let replayed = state_log::replay(&host.partition, |key, value| {
-            let Some(key) = key else { return };
-            if let Err(error) = host.coordinator.borrow_mut().replay(key, value, None, now_ms) {
+        let replayed = state_log::replay(&host.partition, |entry| {
+            let mut coordinator = host.coordinator.borrow_mut();
+            let replayed = match entry {
+                StateEntry::Record { key: Some(key), value, producer_id } => {
+                    coordinator.replay(key, value, producer_id, now_ms)
+                }
+                StateEntry::Record { key: None, .. } => Ok(()),
+                StateEntry::TransactionEnd { producer_id, is_commit } => {
+                    coordinator.end_transaction(producer_id, is_commit, now_ms);
+                    Ok(())
+                }
+            };
+            if let Err(error) = replayed {
                 let partition = host.partition.topic_partition();
                 tracing::error!(%partition, %error, "a record of the offsets topic is skipped");
             }
@@ -130,6 +163,7 @@ impl Shard {
         if let Err(error) = replayed {
             tracing::error!(partition = %host.partition.topic_partition(), %error, "cannot load groups");
         }
+        host.is_loaded.set(true);
         let effects = host.coordinator.borrow_mut().loaded(clock::now_ms());
         self.carry_out(&host, effects);
     }
@@ -177,27 +211,71 @@ impl Shard {
 
     /// Rewrites the live state at the log's end and lets the rest go, once the log is mostly history.
     async fn snapshot_if_grown(self: &Rc<Self>, host: &Rc<GroupHost>) {
-        let log_bytes = host.partition.log().size_bytes();
-        if log_bytes < SNAPSHOT_BYTES_MIN
+        let coordinator = &host.coordinator;
+        if !state_log::is_worth_a_look(&host.partition)
             // An append that is not in the machine yet would be missing from the snapshot, and lie before it.
             || host.appends_under_way.get() > 0
-            || host.coordinator.borrow().has_open_transactions()
-            || log_bytes < host.coordinator.borrow().live_bytes().saturating_mul(SNAPSHOT_GROWTH_MIN)
+            || coordinator.borrow().has_open_transactions()
         {
             return;
         }
-        let records: Vec<_> =
-            host.coordinator.borrow().snapshot().map(|record| (Some(record.key), record.value)).collect();
-        // The place in line is drawn before anything that is decided later, so replay meets the snapshot first.
-        let appending = state_log::append(&host.partition, records);
-        let result = match appending.await {
-            Ok(Some(first_offset)) => host.partition.delete_records_before(first_offset).await.map(|_| ()),
-            Ok(None) => Ok(()),
-            Err(error) => Err(error),
+        let live_bytes = coordinator.borrow().live_bytes();
+        let live = || {
+            let coordinator = coordinator.borrow();
+            coordinator.snapshot().map(|record| (Some(record.key), record.value)).collect::<Vec<_>>()
         };
-        if let Err(error) = result {
-            tracing::error!(partition = %host.partition.topic_partition(), %error, "cannot rewrite group state");
+        state_log::rewrite_if_grown(&host.partition, live_bytes, live).await;
+    }
+
+    /// Appends the marker that ends a transaction to an offsets partition; what the transaction has committed there
+    /// counts from then on. Resolves when the marker is in the log.
+    pub(super) async fn end_group_transaction(
+        self: &Rc<Self>,
+        partition: &Rc<Partition>,
+        marker: Marker,
+    ) -> Result<(), PartitionError> {
+        let host = self.groups.hosts.borrow().get(&partition.topic_partition().partition).cloned();
+        let Some(host) = host.filter(|host| host.is_loaded.get()) else {
+            return Err(PartitionError::UnknownPartition); // whoever writes it tries again
+        };
+        let append = host.coordinator.borrow_mut().ending_transaction(marker.producer_id, marker.is_commit);
+        // The place in line is taken here, in the order in which the coordinator named the appends.
+        let appending = (!partition.has_marker(&marker)).then(|| partition.append_marker(&marker));
+        host.appends_under_way.set(host.appends_under_way.get() + 1);
+        let shard = self.clone();
+        let (answer, awaited) = oneshot();
+        // A caller that goes away must not leave the append without its report.
+        spawn_detached(async move {
+            let appended = match appending {
+                Some(appending) => appending.await,
+                None => Ok(()),
+            };
+            host.appends_under_way.set(host.appends_under_way.get() - 1);
+            let now_ms = clock::now_ms();
+            let effects = match &appended {
+                Ok(()) => host.coordinator.borrow_mut().appended(append, now_ms),
+                Err(_) => {
+                    let error = GroupError::CoordinatorNotAvailable;
+                    host.coordinator.borrow_mut().append_failed(append, error, now_ms)
+                }
+            };
+            shard.carry_out(&host, effects);
+            answer.give(appended);
+        });
+        awaited.await.unwrap_or(Err(PartitionError::UnknownPartition))
+    }
+}
+
+/// What a member is told when what it asked for could not be stored.
+fn refusal(error: &PartitionError) -> GroupError {
+    match error {
+        PartitionError::Producer(ProducerError::InvalidEpoch { .. }) => {
+            GroupError::Transaction(TransactionError::InvalidProducerEpoch)
         }
+        PartitionError::Producer(ProducerError::NotInTransaction { .. }) => {
+            GroupError::Transaction(TransactionError::InvalidTransactionState)
+        }
+        _ => GroupError::CoordinatorNotAvailable,
     }
 }
 

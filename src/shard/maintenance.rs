@@ -43,11 +43,15 @@ impl Shard {
             storage,
             connections: ShardConnections::new(mesh),
             groups: Default::default(),
+            stream_groups: Default::default(),
+            transactions: Default::default(),
             waits: Default::default(),
+            subscribers: Default::default(),
             flusher: Default::default(),
             controller: (options.id == 0).then(controller::Controller::default),
             stopping: Default::default(),
             stop: Default::default(),
+            image_changed: Default::default(),
         });
         shard.receive(receivers);
         let queue = TaskQueue::new(MAINTENANCE_SHARES);
@@ -56,6 +60,8 @@ impl Shard {
         queue.spawn_detached(async move { cleaning.clean_regularly().await });
         let timing = shard.clone();
         crate::runtime::spawn_detached(async move { timing.run_group_timers().await });
+        let timing = shard.clone();
+        crate::runtime::spawn_detached(async move { timing.run_transaction_timers().await });
         if shard.id == 0 {
             let checkpointing = shard.clone();
             queue.spawn_detached(async move { checkpointing.checkpoint_regularly().await });

@@ -11,10 +11,11 @@ use crate::base::clock;
 use crate::config::{Config, TopicConfig};
 use crate::metadata::{ClusterImage, TopicImage};
 use crate::model::{
-    CLUSTER_METADATA_TOPIC, CONSUMER_OFFSETS_TOPIC, PartitionIndex, TopicName, TopicPartition, Uuid,
+    CLUSTER_METADATA_TOPIC, CONSUMER_OFFSETS_TOPIC, PartitionIndex, STREAM_GROUPS_TOPIC,
+    TRANSACTION_STATE_TOPIC, TopicName, TopicPartition, Uuid,
 };
 use crate::partition::Partition;
-use crate::runtime::spawn;
+use crate::runtime::{spawn, spawn_detached};
 use crate::storage::{Log, LogCheckpoint, LogOptions, StartHint, StorageError, WritePath};
 
 /// Partitions that a shard opens side by side; the blocking pool is what limits it.
@@ -47,6 +48,7 @@ impl Shard {
         let starts: AHashMap<_, _> =
             starts.into_iter().map(|start| (start.topic_partition.clone(), start)).collect();
         self.open_missing(&image, &starts).await;
+        self.image_changed.notify();
     }
 
     async fn remove_topics(self: &Rc<Self>, old: &ClusterImage, new: &ClusterImage) {
@@ -65,6 +67,10 @@ impl Shard {
                 }
             }
             self.forget_topic_offsets(&topic.name);
+            self.forget_topic_stream_groups(&topic.name);
+            if topic.name.as_str() == TRANSACTION_STATE_TOPIC {
+                self.close_transactions();
+            }
         }
     }
 
@@ -125,11 +131,15 @@ impl Shard {
             }
         };
         let topic_partition = partition.topic_partition().clone();
-        let is_offsets = topic_partition.topic.as_str() == CONSUMER_OFFSETS_TOPIC;
-        self.partitions.borrow_mut().insert(topic_partition, partition.clone());
-        if is_offsets {
-            let shard = self.clone();
-            crate::runtime::spawn_detached(async move { shard.load_groups(partition).await });
+        self.partitions.borrow_mut().insert(topic_partition.clone(), partition.clone());
+        let shard = self.clone();
+        match topic_partition.topic.as_str() {
+            CONSUMER_OFFSETS_TOPIC => spawn_detached(async move { shard.load_groups(partition).await }),
+            STREAM_GROUPS_TOPIC => spawn_detached(async move { shard.load_stream_groups(partition).await }),
+            TRANSACTION_STATE_TOPIC => {
+                spawn_detached(async move { shard.load_transactions(partition).await });
+            }
+            _ => {}
         }
     }
 
@@ -186,6 +196,8 @@ impl Shard {
     /// Closes every partition for good; says how far each has come and whether all could be closed properly.
     pub(super) async fn close_partitions(self: &Rc<Self>) -> (Vec<(TopicPartition, LogCheckpoint)>, bool) {
         self.close_groups();
+        self.close_stream_groups();
+        self.close_transactions();
         let partitions = std::mem::take(&mut *self.partitions.borrow_mut());
         let count = partitions.len();
         self.sync_together(&partitions.values().cloned().collect::<Vec<_>>()).await;

@@ -5,12 +5,17 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::controller::{ControllerReply, ControllerRequest};
+use super::subscribers::Listening;
 use crate::metadata::ClusterImage;
 use crate::model::group::{GroupReply, GroupRequest, ListGroups, ListGroupsReply};
-use crate::model::{LeaderEpoch, Offset, TopicPartition};
+use crate::model::stream_group::{StreamGroupReply, StreamGroupRequest};
+use crate::model::transaction::{
+    ListTransactions, ListedTransaction, TransactionError, TransactionReply, TransactionRequest,
+};
+use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, ShardId, TopicPartition};
 use crate::partition::{
-    Appended, EpochEnd, IsolationLevel, ListedOffset, OffsetSpec, PartitionError, PartitionRead,
-    ProducerDescription, ReadSpec,
+    Appended, EpochEnd, IsolationLevel, ListedOffset, Marker, OffsetSpec, PartitionError, PartitionRead,
+    ProducerDescription, ReadSpec, TransactionStart, Verified,
 };
 use crate::storage::LogCheckpoint;
 
@@ -19,8 +24,8 @@ use crate::storage::LogCheckpoint;
 pub enum ShardRequest {
     /// Append one batch to each partition.
     Append {
-        /// Where, and what.
-        batches: Vec<(TopicPartition, BytesMut)>,
+        /// Where, what, and what the coordinator said of its transaction.
+        batches: Vec<(TopicPartition, BytesMut, Option<Verified>)>,
         /// Whether the producer asked for acks=all.
         acks_all: bool,
     },
@@ -64,10 +69,57 @@ pub enum ShardRequest {
     Sizes(Option<Vec<TopicPartition>>),
     /// The producers of each partition.
     Producers(Vec<TopicPartition>),
+    /// What each partition knows of a producer's transaction.
+    TransactionStarts {
+        /// Who.
+        producer_id: ProducerId,
+        /// Its epoch.
+        producer_epoch: ProducerEpoch,
+        /// Where.
+        partitions: Vec<TopicPartition>,
+    },
+    /// Append a marker to each partition.
+    WriteMarkers {
+        /// What ends, and how.
+        marker: Marker,
+        /// Where.
+        partitions: Vec<TopicPartition>,
+    },
+    /// A request to the coordinator of a transactional id.
+    Transaction {
+        /// What is asked.
+        request: TransactionRequest,
+        /// How long to wait for a change under way before refusing for its sake.
+        wait_ms: u64,
+    },
+    /// The transactional ids that this shard coordinates.
+    ListTransactions(ListTransactions),
     /// A request to the coordinator of a group.
     Group(GroupRequest),
+    /// A request to the coordinator of a group that stores what it stores in a producer's transaction.
+    GroupInTransaction {
+        /// What is asked.
+        request: GroupRequest,
+        /// What the transaction's coordinator said of the partition of the offsets topic.
+        verified: Option<Verified>,
+    },
     /// The groups that this shard coordinates.
     ListGroups(ListGroups),
+    /// A request to the keeper of a stream group.
+    StreamGroup(StreamGroupRequest),
+    /// The stream groups kept here that read a partition.
+    StreamGroupNames(TopicPartition),
+    /// A group was deleted.
+    ForgetStreamGroup(String),
+    /// A shard has so many subscribers now.
+    CountSubscribers {
+        /// Of what.
+        listening: Listening,
+        /// Which shard.
+        shard: ShardId,
+        /// How many.
+        count: u32,
+    },
     /// A change that only shard 0 makes.
     Control(ControllerRequest),
     /// What every shard knows has changed: open what is new, remove what is gone.
@@ -113,10 +165,22 @@ pub enum ShardReply {
     Sizes(Vec<(TopicPartition, u64)>),
     /// To `Producers`.
     Producers(Vec<Result<Vec<ProducerDescription>, PartitionError>>),
-    /// To `Group`.
+    /// To `TransactionStarts`.
+    TransactionStarts(Vec<Result<TransactionStart, PartitionError>>),
+    /// To `WriteMarkers`.
+    MarkersWritten(Vec<Result<(), PartitionError>>),
+    /// To `Transaction`.
+    Transaction(TransactionReply),
+    /// To `ListTransactions`.
+    ListedTransactions(Result<Vec<ListedTransaction>, TransactionError>),
+    /// To `Group` and `GroupInTransaction`.
     Group(GroupReply),
     /// To `ListGroups`.
     ListedGroups(ListGroupsReply),
+    /// To `StreamGroup`.
+    StreamGroup(StreamGroupReply),
+    /// To `StreamGroupNames`.
+    StreamGroupNames(Vec<String>),
     /// To `Control`.
     Controlled(ControllerReply),
     /// To `LeaderEpochs`.

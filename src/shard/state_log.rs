@@ -11,9 +11,9 @@ use bytes::{Bytes, BytesMut};
 
 use crate::base::clock;
 use crate::base::units::MIB;
-use crate::model::Offset;
-use crate::partition::{IsolationLevel, Partition, PartitionError, ReadSpec};
-use crate::record::{self, BatchBuilder, Batches, Compression};
+use crate::model::{Offset, ProducerEpoch, ProducerId};
+use crate::partition::{IsolationLevel, Partition, PartitionError, ReadSpec, Verified};
+use crate::record::{self, BatchBuilder, BatchHeader, Batches, Compression, ControlType, NO_SEQUENCE};
 use crate::runtime;
 
 /// Bytes read at a time during replay.
@@ -21,17 +21,34 @@ const REPLAY_READ_BYTES: usize = MIB;
 /// Records go into batches of about this size.
 const BATCH_BYTES_MAX: usize = 512 * 1024;
 
+/// A log below this is never rewritten.
+const REWRITE_BYTES_MIN: u64 = 16 * MIB as u64;
+/// The log is rewritten when it is this many times larger than the live state.
+const REWRITE_GROWTH_MIN: u64 = 4;
+
 /// One record of a state log: a key (which metadata records do not have) and a value, or none for "no more".
 pub(super) type KeyValue = (Option<Bytes>, Option<Bytes>);
 
-/// Hands every record of `partition` to `apply`, oldest first; gives way to other tasks in between. Returns the offset
+/// A producer's id and epoch.
+pub(super) type Producer = (ProducerId, ProducerEpoch);
+
+/// What a state log holds, as replay meets it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum StateEntry<'a> {
+    /// A record; of a producer's transaction if `producer_id` is given, and then void until that is committed.
+    Record { key: Option<&'a [u8]>, value: Option<&'a [u8]>, producer_id: Option<ProducerId> },
+    /// A producer's transaction ends here.
+    TransactionEnd { producer_id: ProducerId, is_commit: bool },
+}
+
+/// Hands everything in `partition` to `apply`, oldest first; gives way to other tasks in between. Returns the offset
 /// behind the last record.
 ///
 /// # Errors
 /// If the log cannot be read. Batches that cannot be parsed are skipped with an error in the log.
 pub(super) async fn replay(
     partition: &Rc<Partition>,
-    mut apply: impl FnMut(Option<&[u8]>, Option<&[u8]>),
+    mut apply: impl FnMut(StateEntry<'_>),
 ) -> Result<Offset, PartitionError> {
     let mut offset = partition.log_start_offset();
     loop {
@@ -55,11 +72,7 @@ pub(super) async fn replay(
 }
 
 /// Applies the batches in `bytes`; returns the offset behind the last of them.
-pub(super) fn replay_chunk(
-    partition: &Rc<Partition>,
-    bytes: &[u8],
-    apply: &mut impl FnMut(Option<&[u8]>, Option<&[u8]>),
-) -> Offset {
+fn replay_chunk(partition: &Rc<Partition>, bytes: &[u8], apply: &mut impl FnMut(StateEntry<'_>)) -> Offset {
     let mut next_offset = 0;
     for batch in Batches::new(bytes) {
         let batch = match batch {
@@ -70,11 +83,14 @@ pub(super) fn replay_chunk(
             }
         };
         next_offset = batch.header.next_offset();
-        if batch.header.is_control() {
+        let header = batch.header;
+        if header.is_control() {
+            replay_marker(&header, batch.bytes, apply);
             continue;
         }
+        let producer_id = header.is_transactional().then_some(header.producer_id);
         let done = record::for_each_record(batch.bytes, |record| {
-            apply(record.key, record.value);
+            apply(StateEntry::Record { key: record.key, value: record.value, producer_id });
             ControlFlow::Continue(())
         });
         if let Err(error) = done {
@@ -88,16 +104,30 @@ pub(super) fn replay_chunk(
     next_offset
 }
 
-/// Appends `records` in as few batches as fit; resolves when all are in the log. The place in line is taken now.
+fn replay_marker(header: &BatchHeader, batch: &[u8], apply: &mut impl FnMut(StateEntry<'_>)) {
+    let Ok(control) = record::parse_control_batch(batch) else { return };
+    let is_commit = match control.control_type {
+        ControlType::Commit => true,
+        ControlType::Abort => false,
+        ControlType::Other(_) => return,
+    };
+    apply(StateEntry::TransactionEnd { producer_id: header.producer_id, is_commit });
+}
+
+/// Appends `records` in as few batches as fit, as a part of the producer's transaction if one is given (with what its
+/// coordinator has said); resolves when all are in the log. The place in line is taken now.
 pub(super) fn append<R>(
     partition: &Rc<Partition>,
     records: R,
+    producer: Option<(Producer, Option<Verified>)>,
 ) -> impl Future<Output = Result<Option<Offset>, PartitionError>> + use<R>
 where
     R: IntoIterator<Item = KeyValue>,
 {
-    let appends: Vec<_> =
-        batches(records).into_iter().map(|batch| Partition::append_internal(partition, batch)).collect();
+    let appends: Vec<_> = batches(records, producer.map(|(producer, _)| producer))
+        .into_iter()
+        .map(|batch| partition.append_state(batch, producer.and_then(|(_, verified)| verified)))
+        .collect();
     async move {
         let mut first_offset = None;
         for append in appends {
@@ -108,13 +138,49 @@ where
     }
 }
 
-fn batches(records: impl IntoIterator<Item = KeyValue>) -> Vec<BytesMut> {
+/// Rewrites a log that is mostly history: `live`, a state of `live_bytes` that is all that the log says so far, is
+/// written behind it, and everything before is let go. The place in line is taken before anything waits, so whatever
+/// is decided later lies behind.
+pub(super) async fn rewrite_if_grown<R>(partition: &Rc<Partition>, live_bytes: u64, live: impl FnOnce() -> R)
+where
+    R: IntoIterator<Item = KeyValue>,
+{
+    let log_bytes = partition.log().size_bytes();
+    if log_bytes < REWRITE_BYTES_MIN || log_bytes < live_bytes.saturating_mul(REWRITE_GROWTH_MIN) {
+        return;
+    }
+    let result = match append(partition, live(), None).await {
+        Ok(Some(first_offset)) => partition.delete_records_before(first_offset).await.map(drop),
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = result {
+        tracing::error!(partition = %partition.topic_partition(), %error, "cannot rewrite a state log");
+    }
+}
+
+/// Whether a log is so large that rewriting it may pay.
+pub(super) fn is_worth_a_look(partition: &Rc<Partition>) -> bool {
+    partition.log().size_bytes() >= REWRITE_BYTES_MIN
+}
+
+fn batches(records: impl IntoIterator<Item = KeyValue>, producer: Option<Producer>) -> Vec<BytesMut> {
     let now_ms = clock::now_ms();
+    let new_batch = || {
+        let batch = BatchBuilder::new(Compression::None);
+        match producer {
+            // The server's own records have no sequence, as Kafka's have none.
+            Some((producer_id, epoch)) => {
+                batch.with_producer(producer_id, epoch, NO_SEQUENCE).transactional()
+            }
+            None => batch,
+        }
+    };
     let mut finished = Vec::new();
-    let mut batch = BatchBuilder::new(Compression::None);
+    let mut batch = new_batch();
     for (key, value) in records {
         if batch.size_bytes() >= BATCH_BYTES_MAX {
-            finished.push(std::mem::replace(&mut batch, BatchBuilder::new(Compression::None)).finish());
+            finished.push(std::mem::replace(&mut batch, new_batch()).finish());
         }
         // A batch is full at 2 GiB of records, which `BATCH_BYTES_MAX` keeps far away.
         let _ = batch.append(now_ms, key.as_deref(), value.as_deref(), std::iter::empty());

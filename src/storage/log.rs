@@ -14,6 +14,7 @@
 //! lock), because offsets are assigned before them. No borrow is held over an await; state is read anew after each.
 //! Does not: validate, assign offsets, know the high watermark.
 
+mod aborted;
 mod append;
 mod close;
 mod flush;

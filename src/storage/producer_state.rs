@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use ahash::AHashMap;
 
-use crate::model::{NO_TIMESTAMP, Offset, ProducerEpoch, ProducerId};
+use crate::model::{NO_PRODUCER_EPOCH, NO_TIMESTAMP, Offset, ProducerEpoch, ProducerId};
 use crate::record::{self, BatchHeader, ControlType, NO_SEQUENCE};
 
 use super::transaction_index::AbortedTransaction;
@@ -28,8 +28,6 @@ pub(super) use snapshot::{parse, to_bytes};
 
 /// Batches per producer that are remembered, Kafka's bound on a producer's requests in flight.
 const BATCHES_MAX: usize = 5;
-/// "No producer epoch" on the wire and on disk.
-const NO_PRODUCER_EPOCH: ProducerEpoch = -1;
 /// No transaction marker was seen yet.
 const NO_COORDINATOR_EPOCH: i32 = -1;
 
@@ -47,6 +45,21 @@ pub enum ProducerCheck {
         /// Its largest timestamp.
         append_time_ms: i64,
     },
+}
+
+/// Where a producer's transactions had come to in a log when the coordinator was asked whether the partition is in the
+/// open one. If one of them has ended since, the answer is void.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VerificationGuard(Option<Offset>);
+
+/// The coordinator's word that the partition is in the producer's open transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verified {
+    /// Taken before the coordinator was asked.
+    pub guard: VerificationGuard,
+    /// Whether a producer that this log does not know must begin with sequence 0: with transaction version 2 every
+    /// transaction does (KIP-890).
+    pub begins_at_zero: bool,
 }
 
 /// Why a batch is refused.
@@ -80,6 +93,12 @@ pub enum ProducerError {
         producer_id: ProducerId,
         /// Where the transaction began.
         first_offset: Offset,
+    },
+    /// A batch of a transaction that this partition was not added to, or that has ended.
+    #[error("the partition is not in an open transaction of producer {producer_id}")]
+    NotInTransaction {
+        /// Who.
+        producer_id: ProducerId,
     },
     /// The marker comes from a coordinator that was replaced.
     #[error("the marker for producer {producer_id} has coordinator epoch {epoch}, below {current_epoch}")]
@@ -120,6 +139,8 @@ pub(super) struct ProducerEntry {
     coordinator_epoch: i32,
     last_timestamp: i64,
     transaction_first_offset: Option<Offset>,
+    /// Where its last marker lies; not in snapshots, since no request outlives the server.
+    last_marker_offset: Option<Offset>,
     batches: VecDeque<RememberedBatch>,
 }
 
@@ -130,6 +151,7 @@ impl ProducerEntry {
             coordinator_epoch: NO_COORDINATOR_EPOCH,
             last_timestamp: NO_TIMESTAMP,
             transaction_first_offset: None,
+            last_marker_offset: None,
             batches: VecDeque::new(),
         }
     }
@@ -213,6 +235,55 @@ impl ProducerStateManager {
             Some(entry) => check_known(entry, header, is_from_client),
             None => Ok(ProducerCheck::Append), // as Kafka: state may have expired, so any sequence may begin
         }
+    }
+
+    /// What to ask the coordinator before a batch of this producer's transaction may be appended; none when the
+    /// transaction is open here already.
+    pub fn verification_guard(
+        &self,
+        producer_id: ProducerId,
+        epoch: ProducerEpoch,
+    ) -> Option<VerificationGuard> {
+        let state = self.state.borrow();
+        let entry = state.producers.get(&producer_id);
+        let is_open =
+            |entry: &ProducerEntry| entry.epoch == epoch && entry.transaction_first_offset.is_some();
+        let guard = VerificationGuard(entry.and_then(|entry| entry.last_marker_offset));
+        (!entry.is_some_and(is_open)).then_some(guard)
+    }
+
+    /// Whether a batch of a client's transaction may be appended, as far as the transaction is concerned: it is open
+    /// here, or the coordinator has said that the partition is in it and no marker came since.
+    ///
+    /// # Errors
+    /// `NotInTransaction`; `OutOfOrderSequence` for a batch that should have been the first.
+    pub fn check_verified(
+        &self,
+        header: &BatchHeader,
+        verified: Option<Verified>,
+    ) -> Result<(), ProducerError> {
+        if !header.is_transactional() {
+            return Ok(());
+        }
+        let producer_id = header.producer_id;
+        let Some(guard) = self.verification_guard(producer_id, header.producer_epoch) else { return Ok(()) };
+        let Some(verified) = verified.filter(|verified| verified.guard == guard) else {
+            return Err(ProducerError::NotInTransaction { producer_id });
+        };
+        let is_known = self.state.borrow().producers.contains_key(&producer_id);
+        if verified.begins_at_zero && !is_known && header.base_sequence > 0 {
+            let (sequence, last_sequence) = (header.base_sequence, NO_SEQUENCE);
+            return Err(ProducerError::OutOfOrderSequence { producer_id, sequence, last_sequence });
+        }
+        Ok(())
+    }
+
+    /// Whether the marker that ends the transaction of version 2 with this epoch is here already: its epoch is of no other
+    /// transaction.
+    pub fn has_marker(&self, producer_id: ProducerId, epoch: ProducerEpoch) -> bool {
+        let state = self.state.borrow();
+        let has = |entry: &ProducerEntry| entry.epoch == epoch && entry.transaction_first_offset.is_none();
+        state.producers.get(&producer_id).is_some_and(has)
     }
 
     /// Whether a transaction marker may be appended.
@@ -404,6 +475,7 @@ impl State {
         entry.set_epoch(header.producer_epoch);
         entry.coordinator_epoch = control.coordinator_epoch;
         entry.last_timestamp = header.max_timestamp;
+        entry.last_marker_offset = Some(header.base_offset);
         let first_offset = entry.transaction_first_offset.take()?;
         self.ongoing.remove(&first_offset);
         let last_offset = header.base_offset;

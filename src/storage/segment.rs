@@ -150,6 +150,8 @@ pub(super) struct SealedSegment {
     pub(super) modified_ms: i64,
     /// Its largest timestamp; `None` until its time index was looked at.
     pub(super) max: Cell<Option<MaxTimestamp>>,
+    /// Whether it has aborted transactions; `None` until its file of them was looked for.
+    pub(super) has_aborted: Cell<Option<bool>>,
 }
 
 impl SealedSegment {

@@ -10,6 +10,9 @@ use kafka_protocol::messages::{self as m, BrokerId, GroupId, ProducerId, TopicNa
 use kafka_protocol::protocol::{Request, StrBytes};
 use logstreams::model::Uuid;
 
+#[path = "transactions.rs"]
+mod transactions;
+
 /// The topic that the golden requests read; it has one batch in partition 0.
 pub const TOPIC: &str = "golden";
 
@@ -358,6 +361,11 @@ fn body(key: i16, version: i16, known: Known) -> (bool, BytesMut) {
                 .with_partitions(vec![partition, unknown]);
             encoded(&m::OffsetForLeaderEpochRequest::default().with_topics(vec![topic]), version)
         }
+        24 => transactions::add_partitions(version),
+        25 => transactions::add_offsets(version),
+        26 => transactions::end(version),
+        27 => transactions::write_markers(version),
+        28 => transactions::commit_offsets(version),
         32 => {
             let resource = |kind, name: &str| {
                 m::describe_configs_request::DescribeConfigsResource::default()
@@ -449,6 +457,8 @@ fn body(key: i16, version: i16, known: Known) -> (bool, BytesMut) {
                 .with_partition_indexes(vec![0, 99]);
             encoded(&m::DescribeProducersRequest::default().with_topics(vec![topic]), version)
         }
+        65 => transactions::describe(version),
+        66 => transactions::list(version),
         74 => {
             let mut request = m::ListConfigResourcesRequest::default();
             if version >= 1 {

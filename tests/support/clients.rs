@@ -121,7 +121,18 @@ impl Client {
 
     /// All records of `topics`, each partition in order.
     pub fn consume(self, bootstrap: &str, topics: &[String]) -> Vec<Consumed> {
-        let lines = self.run(bootstrap, "consume", topics, Vec::new());
+        self.consume_with(bootstrap, topics)
+    }
+
+    /// As `consume`, without what was aborted or is still open. Java and confluent-kafka only.
+    pub fn consume_committed(self, bootstrap: &str, topics: &[String]) -> Vec<Consumed> {
+        let mut args = vec!["--committed".to_owned()];
+        args.extend_from_slice(topics);
+        self.consume_with(bootstrap, &args)
+    }
+
+    fn consume_with(self, bootstrap: &str, args: &[String]) -> Vec<Consumed> {
+        let lines = self.run(bootstrap, "consume", args, Vec::new());
         lines
             .iter()
             .map(|line| line.split('\t').collect::<Vec<_>>())
@@ -130,6 +141,20 @@ impl Client {
                 Consumed::from_fields(&fields[1..])
             })
             .collect()
+    }
+
+    /// Begins to move `count` records from one topic to another in transactions, each exactly once.
+    pub fn transact(
+        self,
+        bootstrap: &str,
+        id: &str,
+        group: &str,
+        (input, output): (&str, &str),
+        count: usize,
+    ) -> Process {
+        let mut command = self.command(bootstrap);
+        command.args(["transact", id, group, input, output]).arg(count.to_string());
+        Process::spawn(format!("{self:?} transact {id}"), &mut command)
     }
 
     /// Joins `group`; with `count` the member leaves after so many records.

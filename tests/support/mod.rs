@@ -13,5 +13,7 @@ pub mod clients;
 pub mod modes;
 pub mod process;
 pub mod records;
+pub mod redis;
+pub mod resp;
 pub mod server;
 pub mod tools;

@@ -42,6 +42,8 @@ impl Program {
 pub struct Options {
     pub shards: usize,
     pub shard_listeners: bool,
+    /// Whether LogStreams opens its Redis door.
+    pub redis: bool,
     /// Broker properties by Kafka's names, for either program.
     pub settings: Vec<(String, String)>,
     /// Data that another server left behind, to start on a copy of.
@@ -50,7 +52,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { shards: 2, shard_listeners: false, settings: Vec::new(), data: None }
+        Options { shards: 2, shard_listeners: false, redis: false, settings: Vec::new(), data: None }
     }
 }
 
@@ -69,6 +71,8 @@ pub struct Server {
     /// Fixed for Kafka and for restarts, so that a living client finds the server again.
     port: u16,
     bootstrap: String,
+    /// The Redis door, if it was asked for.
+    redis: String,
     child: Option<Child>,
 }
 
@@ -81,7 +85,8 @@ impl Server {
     pub fn start_program(program: Program, options: Options) -> Server {
         let directory = TempDir::with_prefix("logstreams-test-").expect("a temporary directory");
         let port = if program == Program::Kafka { free_port() } else { 0 };
-        let mut server = Server { program, options, directory, port, bootstrap: String::new(), child: None };
+        let (bootstrap, redis) = (String::new(), "127.0.0.1:0".to_owned());
+        let mut server = Server { program, options, directory, port, bootstrap, redis, child: None };
         if let Some(data) = server.options.data.take() {
             copy_tree(&data, &server.data_dir());
         } else if program == Program::Kafka {
@@ -98,6 +103,17 @@ impl Server {
     /// `HOST:PORT` for clients to begin with.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
+    }
+
+    /// `HOST:PORT` of the Redis door.
+    pub fn redis(&self) -> &str {
+        assert!(self.options.redis, "the options do not ask for the Redis door");
+        &self.redis
+    }
+
+    /// The running process, for a look at its memory.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the server runs").id()
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -163,19 +179,21 @@ impl Server {
         thread::spawn(move || {
             // Read to the end, so that the server never waits for a full pipe.
             for line in stdout.lines().map_while(Result::ok) {
-                if let Some(bootstrap) = bootstrap_of_ready_line(&line) {
-                    let _ = sender.send(bootstrap);
+                if let Some(doors) = doors_of_ready_line(&line) {
+                    let _ = sender.send(doors);
                 }
             }
         });
-        self.bootstrap = match ready.recv_timeout(START_PATIENCE) {
-            Ok(bootstrap) if self.program == Program::Kafka => {
-                assert_eq!(bootstrap, "started");
-                format!("127.0.0.1:{}", self.port)
-            }
-            Ok(bootstrap) => bootstrap,
+        let doors = match ready.recv_timeout(START_PATIENCE) {
+            Ok(doors) => doors,
             Err(error) => panic!("the server does not become ready ({error})\n{}", self.log()),
         };
+        let door =
+            |name: &str| doors.iter().find(|(door, _)| door == name).map(|(_, address)| address.clone());
+        self.bootstrap = door("kafka").unwrap_or_else(|| format!("127.0.0.1:{}", self.port));
+        if self.options.redis {
+            self.redis = door("redis").unwrap_or_else(|| panic!("no Redis door is open\n{}", self.log()));
+        }
         if !self.options.shard_listeners {
             let (_, port) = self.bootstrap.rsplit_once(':').expect("HOST:PORT");
             self.port = port.parse().expect("a port");
@@ -186,7 +204,8 @@ impl Server {
         let mut command = logstreams();
         command.arg("serve").arg("--data-dir").arg(self.data_dir());
         command.arg("--kafka-addr").arg(format!("127.0.0.1:{}", self.port));
-        command.args(["--redis-addr", "off", "--admin-addr", "off"]);
+        command.args(["--redis-addr", if self.options.redis { &self.redis } else { "off" }]);
+        command.args(["--admin-addr", "off"]);
         command.arg("--shards").arg(self.options.shards.to_string());
         for (key, value) in &self.options.settings {
             command.arg("-o").arg(format!("{key}={value}"));
@@ -279,13 +298,14 @@ pub fn logstreams() -> Command {
     command
 }
 
-/// `ready kafka=127.0.0.1:41234 ...` of LogStreams, or Kafka's announcement.
-fn bootstrap_of_ready_line(line: &str) -> Option<String> {
+/// The open doors and their addresses of `ready kafka=127.0.0.1:41234 ...`; none of Kafka's announcement, which tells
+/// no address.
+fn doors_of_ready_line(line: &str) -> Option<Vec<(String, String)>> {
     if line.contains("Kafka Server started") {
-        return Some("started".to_owned());
+        return Some(Vec::new());
     }
-    let mut pairs = line.strip_prefix("ready ")?.split(' ').filter_map(|pair| pair.split_once('='));
-    pairs.find(|(name, _)| *name == "kafka").map(|(_, address)| address.to_owned())
+    let pairs = line.strip_prefix("ready ")?.split(' ').filter_map(|pair| pair.split_once('='));
+    Some(pairs.map(|(door, address)| (door.to_owned(), address.to_owned())).collect())
 }
 
 fn wait(child: &mut Child, patience: Duration) -> Option<ExitStatus> {

@@ -151,13 +151,17 @@ class Broker:
         self.process = subprocess.Popen(
             self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=self._settle_child)
         log.close()
-        while not answers_metadata(self.port):
+        while not self.is_ready():
             if self.process.poll() is not None:
                 raise RuntimeError(f"{self.name} ended at its start:\n{self.log_tail()}")
             if time.monotonic() - begun > READY_SECONDS_MAX:
                 raise RuntimeError(f"{self.name} is not ready after {READY_SECONDS_MAX} s:\n{self.log_tail()}")
             time.sleep(READY_POLL_SECONDS)
         return time.monotonic() - begun
+
+    def is_ready(self):
+        """Whether it answers its clients."""
+        return answers_metadata(self.port)
 
     def stop(self):
         """Stops the process and removes its directory."""

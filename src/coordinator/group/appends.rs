@@ -51,6 +51,8 @@ pub(super) enum AfterAppend {
         is_group: bool,
         reply: Option<(ReplyToken, GroupReply)>,
     },
+    /// The marker that ends a producer's transaction.
+    TransactionEnded { producer_id: ProducerId, is_commit: bool },
     /// A fetch that wants to see what was being stored when it came.
     Fetch { token: ReplyToken, fetch: OffsetFetch },
 }
@@ -82,12 +84,27 @@ impl AfterAppend {
             AfterAppend::GroupStored { group_id, .. } => Some(group_id),
             AfterAppend::OffsetsStored { group_id, .. } => Some(group_id),
             AfterAppend::Forgotten { group_id, .. } => Some(group_id),
-            AfterAppend::Fetch { .. } => None,
+            AfterAppend::TransactionEnded { .. } | AfterAppend::Fetch { .. } => None,
         }
     }
 }
 
 impl GroupCoordinator {
+    /// The marker that ends a producer's transaction is about to be appended to the partition: its offsets are decided
+    /// when that is reported, in the order of the appends.
+    pub fn ending_transaction(&mut self, producer_id: ProducerId, is_commit: bool) -> AppendId {
+        let after = vec![AfterAppend::TransactionEnded { producer_id, is_commit }];
+        self.begin_append(after)
+    }
+
+    /// Gives an append its name and its place in the order.
+    pub(super) fn begin_append(&mut self, after: Vec<AfterAppend>) -> AppendId {
+        let append = AppendId(self.next_append);
+        self.next_append += 1;
+        self.appends.insert(append, Append { after, outcome: None });
+        append
+    }
+
     /// The records of `append` are in the log: what waited for them becomes so, once all earlier appends have ended
     /// too. An id that is not (or no longer) known changes nothing.
     pub fn appended(&mut self, append: AppendId, now_ms: i64) -> Effects {
@@ -144,6 +161,9 @@ impl GroupCoordinator {
                 self.forget(&group_id, &offsets, is_group);
                 output.replies.extend(reply);
             }
+            AfterAppend::TransactionEnded { producer_id, is_commit } => {
+                self.end_transaction(producer_id, is_commit, now_ms);
+            }
             AfterAppend::Fetch { token, fetch } => {
                 output.reply(token, GroupReply::OffsetFetch(self.fetched(&fetch)));
             }
@@ -162,6 +182,7 @@ impl GroupCoordinator {
             AfterAppend::Forgotten { reply, .. } => {
                 output.replies.extend(reply.map(|(token, reply)| (token, refused(reply, error))));
             }
+            AfterAppend::TransactionEnded { .. } => {} // whoever wrote the marker writes it again
             AfterAppend::Fetch { token, fetch } => {
                 output.reply(token, GroupReply::OffsetFetch(self.fetched(&fetch)));
             }
@@ -172,7 +193,7 @@ impl GroupCoordinator {
     pub(super) fn drop_append(&mut self, after: AfterAppend, error: GroupError, output: &mut Output) {
         match after {
             // Whoever waits for a group's record waits as a member, too, and is answered as such.
-            AfterAppend::GroupStored { .. } => {}
+            AfterAppend::GroupStored { .. } | AfterAppend::TransactionEnded { .. } => {}
             AfterAppend::OffsetsStored { token, reply, .. } => {
                 output.reply(token, refused(GroupReply::OffsetCommit(reply), error));
             }

@@ -25,14 +25,12 @@
 //! A value of `None` is a tombstone. The tests hold bytes that Kafka 4.3.1's own classes wrote.
 //! Source: Kafka's group-coordinator/src/main/resources/common/message/{OffsetCommit,GroupMetadata}{Key,Value}.json.
 
-mod reader;
-
 use bytes::Bytes;
 
 use crate::model::group::MemberProtocol;
 use crate::model::{LeaderEpoch, NO_LEADER_EPOCH, Offset, PartitionIndex, TopicName};
 
-use reader::Reader;
+use super::super::reader::Reader;
 
 /// Longest string that a record holds.
 pub const STRING_BYTES_MAX: usize = i16::MAX as usize;
@@ -44,6 +42,8 @@ const OFFSET_VALUE_VERSION: i16 = 3;
 const OFFSET_VALUE_VERSION_EXPIRING: i16 = 1;
 const GROUP_VALUE_VERSION: i16 = 3;
 const VALUE_VERSION_MAX: i16 = 4;
+/// The first flexible version of both values.
+const FLEXIBLE_FROM: i16 = 4;
 /// "Not set" in the timestamps and timeouts of a record.
 const NOT_SET: i32 = -1;
 
@@ -74,6 +74,9 @@ pub enum SchemaError {
     /// A topic that cannot exist.
     #[error("the record names an illegal topic")]
     TopicName,
+    /// A transaction's status that this server does not know.
+    #[error("the record has the unknown transaction status {0}")]
+    Status(i8),
 }
 
 /// What a record is about.
@@ -169,7 +172,7 @@ impl OffsetValue {
     /// Reads a record's value, versions 0 to 4.
     pub fn decode(bytes: &[u8]) -> Result<OffsetValue, SchemaError> {
         let mut reader = Reader::new(bytes);
-        let version = reader.value_version(VALUE_VERSION_MAX)?;
+        let version = reader.value_version(VALUE_VERSION_MAX, FLEXIBLE_FROM)?;
         let offset = reader.i64()?;
         let leader_epoch = if version >= 3 { reader.i32()? } else { NO_LEADER_EPOCH };
         let metadata = reader.string()?;
@@ -243,7 +246,7 @@ impl GroupValue {
     /// Reads a record's value, versions 0 to 4.
     pub fn decode(bytes: &[u8]) -> Result<GroupValue, SchemaError> {
         let mut reader = Reader::new(bytes);
-        let version = reader.value_version(VALUE_VERSION_MAX)?;
+        let version = reader.value_version(VALUE_VERSION_MAX, FLEXIBLE_FROM)?;
         let protocol_type = reader.string()?;
         let generation_id = reader.i32()?;
         let protocol_name = reader.nullable_string()?;

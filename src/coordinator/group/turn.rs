@@ -10,10 +10,10 @@ use bytes::Bytes;
 use crate::model::group::{GroupError, GroupReply, JoinGroupReply, ReplyToken, SyncGroupReply};
 use crate::model::{ProducerEpoch, ProducerId};
 
+use super::super::timers::Timers;
 use super::appends::{AfterAppend, AfterGroupStored};
 use super::classic_group::{ClassicGroup, Member};
 use super::schema::{self, StateRecord};
-use super::timers::Timers;
 use super::{Group, GroupSettings, IdSource, TimerKey};
 
 /// Effects in the making.

@@ -2,15 +2,15 @@
 //!
 //! 1: key type, error message | 3: flexible | 4: many keys at once (KIP-699) | 5: new error codes | 6: share groups.
 //!
-//! Groups have a coordinator. Transactions and share groups do not exist yet: their keys are answered INVALID_REQUEST
-//! with a sentence, which the Java client, librdkafka and franz-go report at once instead of asking again.
+//! Groups and transactional ids have a coordinator. Share groups do not exist yet: their keys are answered
+//! INVALID_REQUEST with a sentence, which the Java client, librdkafka and franz-go report at once instead of asking again.
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use super::{NO_TRANSACTIONS, RequestContext, text};
+use super::{RequestContext, text};
 use crate::kafka::error_code;
 
 const GROUP: i8 = 0;
@@ -48,12 +48,15 @@ async fn find(ctx: &RequestContext<'_>, key_type: i8, key: StrBytes) -> Coordina
             .with_error_code(error.code())
             .with_error_message(Some(text(message)))
     };
-    match key_type {
-        GROUP => {}
-        TRANSACTION => return nobody(ResponseError::InvalidRequest, NO_TRANSACTIONS),
+    let found = match key_type {
+        GROUP => ctx.broker().group_coordinator(&key).await,
+        TRANSACTION if key.is_empty() => {
+            return nobody(ResponseError::InvalidRequest, "a transactional id must not be empty");
+        }
+        TRANSACTION => ctx.broker().transaction_coordinator(&key).await,
         _ => return nobody(ResponseError::InvalidRequest, "this server has no coordinators of this type"),
-    }
-    let shard = match ctx.broker().group_coordinator(&key).await {
+    };
+    let shard = match found {
         Ok(shard) => shard,
         Err(error) => {
             let code = match error_code::of(&error) {

@@ -5,18 +5,23 @@
 //!
 //! Versions 0 to 2 are advertised for librdkafka's sake and refused by closing the connection, as Kafka does
 //! (KAFKA-18659). With acks=0 there is no reply; an error then closes the connection.
+//! Up to version 11 transactional producers have added the partitions before; from 12 on this request adds them.
 //! Differs from Kafka: a partition named twice is appended to twice, and no partition has record errors or a leader
-//! hint. Transactional producers are refused: there are no transactions yet.
+//! hint.
 
 use bytes::BytesMut;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::protocol::StrBytes;
 
 use super::{Answer, ApiRow, Outcome, RequestContext};
-use crate::broker::{Acks, PartitionProduce, PartitionProduced, ProduceRequest, TopicImage};
+use crate::broker::{
+    Acks, PartitionProduce, PartitionProduced, ProduceRequest, ProduceTransaction, TopicImage,
+    TransactionSupport,
+};
 use crate::kafka::error_code;
 use crate::kafka::frame::{self, RequestHeader};
 use crate::kafka::wire::{Malformed, Reader, Writer};
+use crate::model::transaction::TransactionError;
 use crate::model::{PartitionIndex, TopicPartition, Uuid};
 use crate::record::Compression;
 
@@ -24,6 +29,12 @@ use crate::record::Compression;
 const TOPIC_ID_VERSION: i16 = 13;
 /// The first version whose clients know zstd.
 const ZSTD_VERSION: i16 = 7;
+/// The first version that knows TRANSACTION_ABORTABLE.
+const ABORTABLE_VERSION: i16 = 11;
+/// The first version that adds partitions to the transaction by itself.
+const ADDING_VERSION: i16 = 12;
+/// The bit of a batch's attributes that says that it belongs to a transaction.
+const TRANSACTIONAL_BIT: u8 = 0b1_0000;
 /// Where a batch's attributes lie; the last of their bytes has the codec.
 const ATTRIBUTES_LOW_POSITION: usize = 22;
 
@@ -85,13 +96,17 @@ pub(super) async fn answer(ctx: &RequestContext<'_>, body: BytesMut) -> Result<A
     };
     let silent = acks == Some(Acks::None);
     let timeout_ms = request.timeout_ms;
+    let transaction = request.transactional_id.as_ref().map(|id| ProduceTransaction {
+        transactional_id: id.to_string(),
+        support: transaction_support(ctx.version()),
+    });
     let (mut response, partitions) = plan(ctx, request, acks.is_some());
     let header = ctx.header.clone();
     if partitions.is_empty() {
         return Ok(Answer::Now(outcome(&header, &response, silent)));
     }
     let acks = acks.unwrap_or(Acks::Leader); // with other acks nothing was planned
-    let producing = ctx.broker().produce(ProduceRequest { acks, timeout_ms, partitions }).await;
+    let producing = ctx.broker().produce(ProduceRequest { acks, timeout_ms, transaction, partitions }).await;
     Ok(Answer::Later(Box::pin(async move {
         response.complete(producing.finish().await);
         outcome(&header, &response, silent)
@@ -122,8 +137,9 @@ fn plan(
         for partition in topic.partitions {
             let checked = if !acks_are_valid {
                 Err((ResponseError::InvalidRequiredAcks, "acks must be 0, 1 or -1".to_owned()))
-            } else if request.transactional_id.is_some() {
-                Err((ResponseError::InvalidRequest, super::NO_TRANSACTIONS.to_owned()))
+            } else if request.transactional_id.is_none() && has_attribute(&partition, TRANSACTIONAL_BIT) {
+                let error = TransactionError::TransactionalIdMissing;
+                Err((error_code::of_transaction(error), error.to_string()))
             } else {
                 known
                     .map_err(|error| (error, error.to_string()))
@@ -161,6 +177,20 @@ fn admit(
     }
     ctx.work.count(owner, records.len());
     Ok(PartitionProduce { topic_partition: TopicPartition::new(topic.name.clone(), partition), records })
+}
+
+fn transaction_support(version: i16) -> TransactionSupport {
+    match version {
+        ADDING_VERSION.. => TransactionSupport::AddsPartitions,
+        ABORTABLE_VERSION => TransactionSupport::Abortable,
+        _ => TransactionSupport::Plain,
+    }
+}
+
+/// Whether the batch has a bit of its attributes set.
+fn has_attribute(partition: &RequestPartition, bit: u8) -> bool {
+    let attributes = partition.records.as_ref().and_then(|records| records.get(ATTRIBUTES_LOW_POSITION));
+    attributes.is_some_and(|attributes| attributes & bit != 0)
 }
 
 fn is_zstd(records: &[u8]) -> bool {

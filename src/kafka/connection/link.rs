@@ -25,7 +25,7 @@ type Finishing = Pin<Box<dyn Future<Output = Outcome>>>;
 ///
 /// Whoever makes a reply ready calls [`Link::flush`]; one caller at a time writes, for all.
 pub(in crate::kafka) struct Link {
-    stream: Stream,
+    stream: Rc<Stream>,
     replies: RefCell<Replies>,
     /// Dispatched requests whose ends a task of their own awaits, oldest first.
     finishing: RefCell<VecDeque<(Ticket, Finishing)>>,
@@ -41,7 +41,7 @@ pub(in crate::kafka) struct Link {
 impl Link {
     pub(super) fn new(stream: Stream) -> Self {
         Link {
-            stream,
+            stream: Rc::new(stream),
             replies: RefCell::default(),
             finishing: RefCell::default(),
             is_finishing: Cell::new(false),
@@ -53,12 +53,13 @@ impl Link {
         }
     }
 
-    pub(super) fn stream(&self) -> &Stream {
+    pub(super) fn stream(&self) -> &Rc<Stream> {
         &self.stream
     }
 
-    pub(super) fn into_stream(self) -> Stream {
-        self.stream
+    /// The socket, unless somebody still reads from it.
+    pub(super) fn into_stream(self) -> Option<Stream> {
+        Rc::into_inner(self.stream)
     }
 
     /// Opens the slot of a request that starts now.

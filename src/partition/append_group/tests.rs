@@ -45,7 +45,8 @@ async fn append_at_once(
     partition: &Rc<Partition>,
     batches: Vec<BytesMut>,
 ) -> Vec<Result<Appended, PartitionError>> {
-    let queued: Vec<_> = batches.into_iter().map(|batch| spawn(partition.append(batch, true))).collect();
+    let queued: Vec<_> =
+        batches.into_iter().map(|batch| spawn(partition.append(batch, true, None))).collect();
     let mut answers = Vec::new();
     for answer in queued {
         answers.push(answer.await);
@@ -162,7 +163,7 @@ fn a_group_that_cannot_be_written_is_refused_as_a_whole_and_the_next_one_is_not(
     let dir = tempfile::tempdir().unwrap();
     block_on(async {
         let partition = partition(dir.path(), LogOptions::default()).await;
-        assert!(partition.append(batch_of(None, 1), true).await.is_ok());
+        assert!(partition.append(batch_of(None, 1), true, None).await.is_ok());
         let plan = fault::install(|operation, _, _| match operation {
             Operation::Write => Verdict::Fail(libc::ENOSPC),
             _ => Verdict::Pass,

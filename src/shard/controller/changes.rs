@@ -10,7 +10,10 @@ use crate::config::{self, Config, TopicConfig};
 use crate::metadata::placement::ShardLoads;
 use crate::metadata::records::{ConfigOwner, MetadataRecord};
 use crate::metadata::{ClusterImage, PartitionImage, TopicImage};
-use crate::model::{CONSUMER_OFFSETS_TOPIC, PartitionIndex, ShardId, TopicName, Uuid};
+use crate::model::{
+    CONSUMER_OFFSETS_TOPIC, PartitionIndex, STREAM_GROUPS_TOPIC, ShardId, TRANSACTION_STATE_TOPIC, TopicName,
+    Uuid,
+};
 use crate::shard::Shard;
 
 impl Shard {
@@ -270,8 +273,10 @@ fn check_room(count: usize, image: &ClusterImage, config: &Config) -> Result<(),
 }
 
 fn topic_configs(topic: &NewTopic, broker: &Config) -> Result<BTreeMap<String, String>, ControllerError> {
-    if topic.name == CONSUMER_OFFSETS_TOPIC {
-        return Ok(offsets_topic_configs(broker));
+    match topic.name.as_str() {
+        CONSUMER_OFFSETS_TOPIC | STREAM_GROUPS_TOPIC => return Ok(offsets_topic_configs(broker)),
+        TRANSACTION_STATE_TOPIC => return Ok(transaction_topic_configs(broker)),
+        _ => {}
     }
     let mut configs = BTreeMap::new();
     for (name, value) in &topic.configs {
@@ -295,6 +300,20 @@ fn offsets_topic_configs(broker: &Config) -> BTreeMap<String, String> {
         ("cleanup.policy", "compact".to_owned()),
         ("compression.type", "producer".to_owned()),
         ("segment.bytes", broker.offsets_topic_segment_bytes.to_string()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect()
+}
+
+/// What Kafka sets on the topic of transaction state.
+fn transaction_topic_configs(broker: &Config) -> BTreeMap<String, String> {
+    [
+        ("cleanup.policy", "compact".to_owned()),
+        ("compression.type", "uncompressed".to_owned()),
+        ("min.insync.replicas", "1".to_owned()),
+        ("segment.bytes", broker.transaction_state_log_segment_bytes.to_string()),
+        ("unclean.leader.election.enable", "false".to_owned()),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))

@@ -15,7 +15,8 @@ use crate::model::{PartitionIndex, TopicName, TopicPartition, Uuid};
 use crate::record::{self, Batches};
 use crate::runtime::{blocking, directory};
 use crate::shard::partitions::cluster_metadata_partition;
-use crate::shard::{FoundTopics, Shard, ShardReply, ShardRequest, StartPartition, state_log};
+use crate::shard::state_log::{self, StateEntry};
+use crate::shard::{FoundTopics, Shard, ShardReply, ShardRequest, StartPartition};
 
 /// What the metadata log says, record by record.
 #[derive(Debug, Default)]
@@ -93,9 +94,13 @@ impl Shard {
 
         let mut replayed = Replayed::default();
         self.replay_snapshot(&log, &mut replayed).await;
-        state_log::replay(&log, |_, value| value.into_iter().for_each(|value| replayed.apply(value)))
-            .await
-            .map_err(|error| storage_error(&error))?;
+        state_log::replay(&log, |entry| {
+            if let StateEntry::Record { value: Some(value), .. } = entry {
+                replayed.apply(value);
+            }
+        })
+        .await
+        .map_err(|error| storage_error(&error))?;
         let controller = self.controller();
         controller.next_producer_id.set(replayed.next_producer_id);
         *controller.log.borrow_mut() = Some(log.clone());

@@ -1,11 +1,8 @@
 //! Closing: everything reaches the disk, so that the next start need not look.
 
-use crate::model::Offset;
-
 use super::super::checkpoint::LogCheckpoint;
 use super::super::error::StorageError;
 use super::super::file_names::SegmentFile;
-use super::super::transaction_index::AbortedTransaction;
 use super::{Log, LogState};
 
 impl Log {
@@ -32,35 +29,6 @@ impl Log {
         if let Some(awake) = awake {
             awake.appender.settle().await;
         }
-    }
-
-    /// Aborted transactions that overlap `from..to`, for readers at READ_COMMITTED.
-    ///
-    /// # Errors
-    /// As `read`.
-    pub async fn aborted_transactions(
-        &self,
-        from: Offset,
-        to: Offset,
-    ) -> Result<Vec<AbortedTransaction>, StorageError> {
-        let state = &self.0;
-        let mut found = Vec::new();
-        let sealed: Vec<_> = {
-            let sealed = state.sealed.borrow();
-            let first = sealed.partition_point(|segment| segment.base_offset <= from).saturating_sub(1);
-            sealed.iter().skip(first).cloned().collect()
-        };
-        for segment in sealed {
-            if state.load(&segment).await?.indexes.transactions.collect(from, to, &mut found) {
-                return Ok(found);
-            }
-        }
-        let active = state.active();
-        if active.size_bytes.get() > 0 {
-            let awake = state.awake(&active).await?;
-            awake.indexes.borrow().transactions.collect(from, to, &mut found);
-        }
-        Ok(found)
     }
 }
 

@@ -98,6 +98,7 @@ impl LogState {
                 size_bytes: segment.size_bytes,
                 modified_ms: segment.modified_ms,
                 max: Cell::new(segment.max),
+                has_aborted: Cell::new(None),
             })
         });
         let flush = FlushState::new(&recovered, now_ms);

@@ -30,11 +30,13 @@ impl LogState {
         self.awake(&new).await?; // makes the file
         self.finish_segment(&old, &awake).await;
         let max = awake.indexes.borrow().max;
+        let has_aborted = awake.indexes.borrow().transactions.len() > 0;
         let sealed = Rc::new(SealedSegment {
             base_offset: old.base_offset,
             size_bytes: old.size_bytes.get(),
             modified_ms: now_ms,
             max: Cell::new(Some(max)),
+            has_aborted: Cell::new(Some(has_aborted)),
         });
         self.flush.sealed(path, base_offset);
         self.sealed.borrow_mut().push_back(sealed);

@@ -79,6 +79,7 @@ fn parse_entry(entry: &[u8; ENTRY_BYTES]) -> Option<(ProducerId, ProducerEntry)>
         coordinator_epoch: i32::from_be_bytes(*coordinator_epoch),
         last_timestamp: timestamp,
         transaction_first_offset: (transaction_first_offset >= 0).then_some(transaction_first_offset),
+        last_marker_offset: None,
         batches: if batch.last_offset >= 0 { VecDeque::from([batch]) } else { VecDeque::new() },
     };
     Some((i64::from_be_bytes(*producer_id), entry))

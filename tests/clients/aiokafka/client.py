@@ -122,6 +122,46 @@ class Assignments(ConsumerRebalanceListener):
         kit.say_now("assigned", ",".join(str(place.partition) for place in sorted(assigned)))
 
 
+async def transact(args):
+    consumer = AIOKafkaConsumer(
+        args.input,
+        bootstrap_servers=args.bootstrap,
+        group_id=args.group,
+        session_timeout_ms=6000,
+        heartbeat_interval_ms=1000,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        isolation_level="read_committed",
+    )
+    await consumer.start()
+    producer = AIOKafkaProducer(bootstrap_servers=args.bootstrap, transactional_id=args.id)
+    await producer.start()
+    committed = attempt = 0
+    while committed < args.count:
+        polled = await consumer.getmany(timeout_ms=200, max_records=50)
+        count = sum(len(messages) for messages in polled.values())
+        if count == 0:
+            continue
+        attempt += 1
+        await producer.begin_transaction()
+        for messages in polled.values():
+            for message in messages:
+                await producer.send(args.output, key=message.key, value=message.value)
+        ends = {place: messages[-1].offset + 1 for place, messages in polled.items()}
+        await producer.send_offsets_to_transaction(ends, args.group)
+        if attempt % 3 != 0:
+            await producer.commit_transaction()
+            committed += count
+            kit.say_now("committed", count)
+            continue
+        await producer.abort_transaction()
+        kit.say_now("aborted", count)
+        for place, messages in polled.items():
+            consumer.seek(place, messages[0].offset)
+    await producer.stop()
+    await consumer.stop()
+
+
 async def member(args):
     consumer = AIOKafkaConsumer(
         bootstrap_servers=args.bootstrap,

@@ -11,6 +11,7 @@ from confluent_kafka import (  # noqa: E402
     OFFSET_BEGINNING,
     Consumer,
     ConsumerGroupTopicPartitions,
+    KafkaError,
     KafkaException,
     Producer,
     TopicCollection,
@@ -121,7 +122,8 @@ def consume(args):
             "bootstrap.servers": args.bootstrap,
             "group.id": "never-joined",
             "enable.auto.commit": False,
-            "enable.partition.eof": False,
+            "enable.partition.eof": args.committed,
+            "isolation.level": "read_committed" if args.committed else "read_uncommitted",
         }
     )
     ends = {}
@@ -133,14 +135,82 @@ def consume(args):
     consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for topic, partition in ends])
     while ends:
         for message in consumer.consume(1000, timeout=1):
-            if message.error():
-                raise KafkaException(message.error())
             place = (message.topic(), message.partition())
-            if place in ends:
+            if message.error():
+                if message.error().code() != KafkaError._PARTITION_EOF:
+                    raise KafkaException(message.error())
+                # The end of what a reader may see, which the watermarks do not tell.
+                ends.pop(place, None)
+            elif place in ends:
                 say_message(message)
                 if message.offset() + 1 >= ends[place]:
                     del ends[place]
     consumer.close()
+
+
+def transact(args):
+    settings = {"bootstrap.servers": args.bootstrap, "reconnect.backoff.max.ms": 500}
+    consumer = Consumer(
+        settings
+        | {
+            "group.id": args.group,
+            "session.timeout.ms": 6000,
+            "heartbeat.interval.ms": 1000,
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+        }
+    )
+    consumer.subscribe([args.input])
+    producer = Producer(settings | {"transactional.id": args.id, "transaction.timeout.ms": 20_000})
+    insistently(producer.init_transactions)
+    committed = attempt = 0
+    while committed < args.count:
+        batch = [message for message in consumer.consume(50, timeout=0.2) if message.error() is None]
+        if not batch:
+            continue
+        attempt += 1
+        producer.begin_transaction()
+        try:
+            for message in batch:
+                producer.produce(args.output, key=message.key(), value=message.value())
+            ends = {message.partition(): message.offset() + 1 for message in batch}
+            places = [TopicPartition(args.input, partition, offset) for partition, offset in ends.items()]
+            group = consumer.consumer_group_metadata()
+            insistently(lambda: producer.send_offsets_to_transaction(places, group))
+            if attempt % 3 != 0:
+                insistently(producer.commit_transaction)
+                committed += len(batch)
+                kit.say_now("committed", len(batch))
+                continue
+            producer.flush()  # else librdkafka would send nothing of what is aborted
+        except KafkaException as error:
+            if not error.args[0].txn_requires_abort():
+                raise
+        insistently(producer.abort_transaction)
+        kit.say_now("aborted", len(batch))
+        rewind(consumer, batch)
+    consumer.close()
+
+
+def insistently(call):
+    """Calls again and again while librdkafka says that this may help."""
+    while True:
+        try:
+            return call()
+        except KafkaException as error:
+            if not error.args[0].retriable():
+                raise
+
+
+def rewind(consumer, batch):
+    starts = {}
+    for message in batch:
+        starts.setdefault(message.partition(), message.offset())
+    owned = {place.partition for place in consumer.assignment()}
+    for partition, offset in starts.items():
+        if partition in owned:
+            consumer.seek(TopicPartition(batch[0].topic(), partition, offset))
 
 
 def member(args):

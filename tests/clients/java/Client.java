@@ -43,11 +43,15 @@ import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.GroupState;
+import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.Uuid;
 import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.errors.GroupIdNotFoundException;
+import org.apache.kafka.common.errors.OutOfOrderSequenceException;
+import org.apache.kafka.common.errors.ProducerFencedException;
 import org.apache.kafka.common.errors.RebalanceInProgressException;
+import org.apache.kafka.common.errors.TimeoutException;
 import org.apache.kafka.common.errors.TopicExistsException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
@@ -71,6 +75,7 @@ public final class Client {
         List<String> rest = new ArrayList<>(Arrays.asList(args).subList(3, args.length));
         boolean idempotent = rest.remove("--idempotent");
         boolean plain = rest.remove("--plain");
+        boolean committed = rest.remove("--committed");
         int count = -1;
         if (rest.get(0).equals("--count")) {
             count = Integer.parseInt(rest.get(1));
@@ -80,7 +85,9 @@ public final class Client {
             switch (args[2]) {
                 case "create" -> client.create(List.of(rest.get(0).split(",")), Integer.parseInt(rest.get(1)), rest.subList(2, rest.size()));
                 case "produce" -> client.produce(rest, idempotent, plain);
-                case "consume" -> client.consume(rest);
+                case "consume" -> client.consume(rest, committed);
+                case "transact" -> client.transact(
+                    rest.get(0), rest.get(1), rest.get(2), rest.get(3), Integer.parseInt(rest.get(4)));
                 case "member" -> client.member(rest.get(0), rest.get(1), count);
                 case "admin" -> client.admin(rest.get(0));
                 default -> throw new IllegalArgumentException("unknown verb " + args[2]);
@@ -223,8 +230,9 @@ public final class Client {
         producers.values().forEach(KafkaProducer::close);
     }
 
-    private void consume(List<String> topics) {
-        try (KafkaConsumer<byte[], byte[]> consumer = consumer()) {
+    private void consume(List<String> topics, boolean committed) {
+        String isolation = committed ? "read_committed" : "read_uncommitted";
+        try (KafkaConsumer<byte[], byte[]> consumer = consumer("isolation.level", isolation)) {
             List<TopicPartition> places = topics.stream()
                 .flatMap(topic -> consumer.partitionsFor(topic).stream())
                 .map(info -> new TopicPartition(info.topic(), info.partition()))
@@ -240,11 +248,73 @@ public final class Client {
                     Long end = ends.get(place);
                     if (end != null) {
                         sayRecord(record);
-                        if (record.offset() + 1 >= end) {
-                            ends.remove(place);
-                        }
                     }
                 }
+                // Not the last record's offset: markers and what was aborted may lie behind it.
+                ends.entrySet().removeIf(end -> consumer.position(end.getKey()) >= end.getValue());
+            }
+        }
+    }
+
+    private void transact(String id, String group, String input, String output, int count) {
+        KafkaProducer<byte[], byte[]> producer = producer(
+            "transactional.id", id, "transaction.timeout.ms", 20_000, "delivery.timeout.ms", 20_000,
+            "request.timeout.ms", 10_000, "reconnect.backoff.max.ms", 500);
+        producer.initTransactions();
+        try (KafkaConsumer<byte[], byte[]> consumer = consumer(
+            "group.id", group,
+            "session.timeout.ms", 6000,
+            "heartbeat.interval.ms", 1000,
+            "isolation.level", "read_committed",
+            "reconnect.backoff.max.ms", 500,
+            "max.poll.records", 50)) {
+            consumer.subscribe(List.of(input));
+            int committed = 0;
+            for (int attempt = 1; committed < count; attempt++) {
+                ConsumerRecords<byte[], byte[]> records = consumer.poll(Duration.ofMillis(200));
+                if (records.isEmpty()) {
+                    continue;
+                }
+                producer.beginTransaction();
+                try {
+                    Map<TopicPartition, OffsetAndMetadata> ends = new HashMap<>();
+                    for (ConsumerRecord<byte[], byte[]> record : records) {
+                        producer.send(new ProducerRecord<>(output, record.key(), record.value()));
+                        ends.put(new TopicPartition(record.topic(), record.partition()),
+                            new OffsetAndMetadata(record.offset() + 1));
+                    }
+                    producer.sendOffsetsToTransaction(ends, consumer.groupMetadata());
+                    if (attempt % 3 != 0) {
+                        insistently(producer::commitTransaction);
+                        committed += records.count();
+                        sayNow("committed", records.count());
+                        continue;
+                    }
+                } catch (ProducerFencedException | OutOfOrderSequenceException error) {
+                    throw error;
+                } catch (KafkaException error) {
+                    System.err.println("aborts after " + error);
+                }
+                insistently(producer::abortTransaction);
+                sayNow("aborted", records.count());
+                for (TopicPartition place : records.partitions()) {
+                    if (consumer.assignment().contains(place)) {
+                        consumer.seek(place, records.records(place).get(0).offset());
+                    }
+                }
+            }
+        }
+        producer.close();
+    }
+
+    /** Calls again while the producer says that it does not know yet. */
+    private static void insistently(Runnable call) {
+        while (true) {
+            try {
+                call.run();
+                return;
+            } catch (TimeoutException error) {
+                // The server is away; the same call finds out what has become of the transaction.
             }
         }
     }

@@ -104,6 +104,45 @@ class Assignments(ConsumerRebalanceListener):
         kit.say_now("assigned", ",".join(str(place.partition) for place in sorted(assigned)))
 
 
+def transact(args):
+    consumer = KafkaConsumer(
+        args.input,
+        bootstrap_servers=args.bootstrap,
+        group_id=args.group,
+        session_timeout_ms=6000,
+        heartbeat_interval_ms=1000,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        isolation_level="read_committed",
+    )
+    producer = KafkaProducer(bootstrap_servers=args.bootstrap, transactional_id=args.id, acks="all")
+    producer.init_transactions()
+    committed = attempt = 0
+    while committed < args.count:
+        polled = consumer.poll(timeout_ms=200, max_records=50)
+        count = sum(len(messages) for messages in polled.values())
+        if count == 0:
+            continue
+        attempt += 1
+        producer.begin_transaction()
+        for messages in polled.values():
+            for message in messages:
+                producer.send(args.output, key=message.key, value=message.value)
+        ends = {place: OffsetAndMetadata(messages[-1].offset + 1, "", -1) for place, messages in polled.items()}
+        producer.send_offsets_to_transaction(ends, args.group)
+        if attempt % 3 != 0:
+            producer.commit_transaction()
+            committed += count
+            kit.say_now("committed", count)
+            continue
+        producer.abort_transaction()
+        kit.say_now("aborted", count)
+        for place, messages in polled.items():
+            consumer.seek(place, messages[0].offset)
+    producer.close()
+    consumer.close()
+
+
 def member(args):
     consumer = KafkaConsumer(
         bootstrap_servers=args.bootstrap,

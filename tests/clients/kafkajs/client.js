@@ -175,6 +175,57 @@ async function consume(kafka, topics) {
   await consumer.disconnect();
 }
 
+async function transact(kafka, [transactionalId, groupId, input, output, wanted]) {
+  const producer = kafka.producer({ idempotent: true, transactionalId, maxInFlightRequests: 1 });
+  await producer.connect();
+  const consumer = kafka.consumer({ groupId, sessionTimeout: 6000, heartbeatInterval: 1000 });
+  await consumer.connect();
+  await consumer.subscribe({ topics: [input], fromBeginning: true });
+  let [committed, attempt] = [0, 0];
+
+  // Whether the transaction was committed.
+  async function move(partition, messages) {
+    attempt += 1;
+    const transaction = await producer.transaction();
+    const moved = messages.map(({ key, value }) => ({ key, value }));
+    await transaction.send({ topic: output, messages: moved });
+    const offset = String(BigInt(messages.at(-1).offset) + 1n);
+    await transaction.sendOffsets({
+      consumerGroupId: groupId, topics: [{ topic: input, partitions: [{ partition, offset }] }],
+    });
+    if (attempt % 3 === 0) {
+      await transaction.abort();
+      sayNow("aborted", messages.length);
+      return false;
+    }
+    await transaction.commit();
+    committed += messages.length;
+    sayNow("committed", messages.length);
+    return true;
+  }
+
+  await new Promise((resolve, reject) => {
+    consumer.on(consumer.events.CRASH, ({ payload }) => {
+      if (!payload.restart) reject(payload.error);
+    });
+    consumer.run({
+      autoCommit: false,
+      eachBatchAutoResolve: false,
+      eachBatch: async ({ batch, resolveOffset, heartbeat }) => {
+        for (let first = 0; first < batch.messages.length; first += 50) {
+          const messages = batch.messages.slice(first, first + 50);
+          while (!(await move(batch.partition, messages)));
+          resolveOffset(messages.at(-1).offset);
+          await heartbeat();
+        }
+        if (committed >= Number(wanted)) resolve();
+      },
+    }).catch(reject);
+  });
+  await consumer.disconnect();
+  await producer.disconnect();
+}
+
 async function member(kafka, args) {
   let remaining = args[0] === "--count" ? Number(args[1]) : Infinity;
   const [groupId, topic] = args.slice(-2);
@@ -331,7 +382,7 @@ async function main() {
   const [, , flag, bootstrap, verb, ...args] = process.argv;
   check(flag === "--bootstrap", "usage: client.js --bootstrap HOST:PORT VERB ...");
   await installCodecs();
-  await { create, produce, consume, member, admin }[verb](client(bootstrap), args);
+  await { create, produce, consume, transact, member, admin }[verb](client(bootstrap), args);
   flush();
 }
 

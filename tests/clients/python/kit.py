@@ -28,12 +28,18 @@ def arguments():
     produce.add_argument("targets", nargs="+", help="TOPIC:CODEC")
 
     consume = verbs.add_parser("consume")
+    consume.add_argument("--committed", action="store_true")
     consume.add_argument("topics", nargs="+")
 
     member = verbs.add_parser("member")
     member.add_argument("--count", type=int)
     member.add_argument("group")
     member.add_argument("topic")
+
+    transact = verbs.add_parser("transact")
+    for name in ["id", "group", "input", "output"]:
+        transact.add_argument(name)
+    transact.add_argument("count", type=int)
 
     admin = verbs.add_parser("admin")
     admin.add_argument("name")

@@ -136,6 +136,47 @@ func (c client) Consume(topics []string) {
 	}
 }
 
+func (c client) Transact(id, group, input, output string, count int) {
+	ctx := context.Background()
+	session := kit.Got(kgo.NewGroupTransactSession(
+		kgo.SeedBrokers(c.bootstrap),
+		kgo.TransactionalID(id),
+		kgo.ConsumerGroup(group),
+		kgo.ConsumeTopics(input),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.RequireStableFetchOffsets(),
+		kgo.SessionTimeout(6*time.Second),
+		kgo.HeartbeatInterval(time.Second),
+		kgo.RetryBackoffFn(func(int) time.Duration { return 100 * time.Millisecond }),
+		kgo.MetadataMinAge(100*time.Millisecond),
+	))
+	defer session.Close()
+	for committed, attempt := 0, 1; committed < count; attempt++ {
+		fetches := session.PollRecords(ctx, 50)
+		fetches.EachError(func(topic string, partition int32, err error) {
+			kit.Fail("fetch %s-%d: %v", topic, partition, err)
+		})
+		records := fetches.Records()
+		if len(records) == 0 {
+			continue
+		}
+		kit.Must(session.Begin())
+		var promise kgo.FirstErrPromise
+		for _, record := range records {
+			session.Produce(ctx, &kgo.Record{Topic: output, Key: record.Key, Value: record.Value}, promise.Promise())
+		}
+		wanted := kgo.TransactionEndTry(attempt%3 != 0 && promise.Err() == nil)
+		ended := kit.Got(session.End(ctx, wanted))
+		if ended {
+			committed += len(records)
+			kit.SayNow("committed", len(records))
+		} else {
+			kit.SayNow("aborted", len(records))
+		}
+	}
+}
+
 func (c client) Member(group, topic string, count int) {
 	// The default balancer is cooperative: it reports what is added and what is taken, never the whole.
 	owned := map[int32]bool{}

@@ -37,11 +37,12 @@ type Header struct {
 	Value []byte
 }
 
-// Client is the five verbs.
+// Client is the verbs.
 type Client interface {
 	Create(topics []string, partitions int, configs map[string]string)
 	Produce(targets []Target, idempotent, plain bool)
 	Consume(topics []string)
+	Transact(id, group, input, output string, count int)
 	Member(group, topic string, count int)
 	Admin(name string)
 }
@@ -76,6 +77,8 @@ func Main(connect func(bootstrap string) Client) {
 		client.Produce(targets, *idempotent, *plain)
 	case "consume":
 		client.Consume(args)
+	case "transact":
+		client.Transact(args[0], args[1], args[2], args[3], Got(strconv.Atoi(args[4])))
 	case "member":
 		client.Member(args[0], args[1], *count)
 	case "admin":

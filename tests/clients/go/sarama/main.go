@@ -152,6 +152,97 @@ func (c client) Consume(topics []string) {
 	readers.Wait()
 }
 
+// mover hands the claims of a session to one transactional producer in batches.
+type mover struct {
+	producer      sarama.SyncProducer
+	group, output string
+	mutex         sync.Mutex
+	count         int
+	attempt       int
+	done          context.CancelFunc
+}
+
+func (m *mover) Setup(sarama.ConsumerGroupSession) error { return nil }
+
+func (m *mover) Cleanup(sarama.ConsumerGroupSession) error { return nil }
+
+func (m *mover) ConsumeClaim(session sarama.ConsumerGroupSession, claim sarama.ConsumerGroupClaim) error {
+	for {
+		select {
+		case message, open := <-claim.Messages():
+			if !open {
+				return nil
+			}
+			batch := []*sarama.ConsumerMessage{message}
+			for waiting := true; waiting && len(batch) < 50; {
+				select {
+				case message, open := <-claim.Messages():
+					if open {
+						batch = append(batch, message)
+					}
+					waiting = open
+				default:
+					waiting = false
+				}
+			}
+			m.mutex.Lock()
+			for !m.move(batch) {
+			}
+			m.count -= len(batch)
+			if m.count <= 0 {
+				m.done()
+			}
+			m.mutex.Unlock()
+		case <-session.Context().Done():
+			return nil
+		}
+	}
+}
+
+// move says whether the transaction was committed.
+func (m *mover) move(batch []*sarama.ConsumerMessage) bool {
+	m.attempt++
+	kit.Must(m.producer.BeginTxn())
+	for _, message := range batch {
+		moved := &sarama.ProducerMessage{Topic: m.output, Value: sarama.ByteEncoder(message.Value)}
+		if message.Key != nil {
+			moved.Key = sarama.ByteEncoder(message.Key)
+		}
+		_, _, err := m.producer.SendMessage(moved)
+		kit.Must(err)
+	}
+	kit.Must(m.producer.AddMessageToTxn(batch[len(batch)-1], m.group, nil))
+	if m.attempt%3 == 0 {
+		kit.Must(m.producer.AbortTxn())
+		kit.SayNow("aborted", len(batch))
+		return false
+	}
+	kit.Must(m.producer.CommitTxn())
+	kit.SayNow("committed", len(batch))
+	return true
+}
+
+func (c client) Transact(id, group, input, output string, count int) {
+	producing := config()
+	producing.Producer.Transaction.ID = id
+	producing.Producer.Idempotent = true
+	producing.Producer.RequiredAcks = sarama.WaitForAll
+	producing.Producer.Return.Successes = true
+	producing.Net.MaxOpenRequests = 1
+	producer := kit.Got(sarama.NewSyncProducer([]string{c.bootstrap}, producing))
+	defer producer.Close()
+	reading := config()
+	reading.Consumer.IsolationLevel = sarama.ReadCommitted
+	consumer := kit.Got(sarama.NewConsumerGroup([]string{c.bootstrap}, group, reading))
+	defer consumer.Close()
+	leaving, leave := context.WithCancel(context.Background())
+	mover := &mover{producer: producer, group: group, output: output, count: count, done: leave}
+	for leaving.Err() == nil {
+		err := consumer.Consume(leaving, []string{input}, mover)
+		kit.Check(err == nil || errors.Is(err, context.Canceled), "consume: %v", err)
+	}
+}
+
 // member hands the claims of a session to its handler in batches and commits each.
 type member struct {
 	topic string

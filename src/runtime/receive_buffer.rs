@@ -1,4 +1,7 @@
-//! The receive buffer: grows with the frames seen, never with the size that a frame claims to have.
+//! The receive buffer of a connection: grows with the frames seen, never with the size that a frame claims to have.
+//!
+//! Used by every front that cuts its requests out of large reads. Does not know any protocol: whoever fills it says how
+//! many bytes make the frame in front whole, if that is known.
 
 use std::cell::RefCell;
 use std::io;
@@ -7,9 +10,8 @@ use std::rc::Rc;
 
 use bytes::BytesMut;
 
-use super::link::Link;
+use super::tcp::Stream;
 use crate::base::units::KIB;
-use crate::kafka::frame::{self, Found};
 
 /// Room for one read: least and most.
 const READ_MIN_BYTES: usize = 4 * KIB;
@@ -28,7 +30,7 @@ const SPARE_ROOM_BYTES_MIN: usize = 32 * KIB;
 /// What is left of read buffers whose connections wait for their clients. The tail cache keeps the front of such a buffer
 /// for a while; the rest serves whoever reads next, or a few kept bytes would hold half a megabyte.
 #[derive(Default)]
-pub(in crate::kafka) struct SpareRooms(RefCell<Vec<BytesMut>>);
+pub struct SpareRooms(RefCell<Vec<BytesMut>>);
 
 impl SpareRooms {
     fn put(&self, room: BytesMut) {
@@ -49,7 +51,7 @@ impl SpareRooms {
 type Reading = Pin<Box<dyn Future<Output = (io::Result<usize>, BytesMut)>>>;
 
 /// Bytes received and not yet handled.
-pub(super) struct ReceiveBuffer {
+pub struct ReceiveBuffer {
     bytes: BytesMut,
     spare: Rc<SpareRooms>,
     /// Room that the next read gets.
@@ -62,7 +64,8 @@ pub(super) struct ReceiveBuffer {
 }
 
 impl ReceiveBuffer {
-    pub(super) fn new(leftover: BytesMut, spare: Rc<SpareRooms>) -> Self {
+    /// A buffer that begins with bytes which were read before.
+    pub fn new(leftover: BytesMut, spare: Rc<SpareRooms>) -> Self {
         ReceiveBuffer {
             bytes: leftover,
             spare,
@@ -72,32 +75,34 @@ impl ReceiveBuffer {
         }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    /// What was received and not taken.
+    pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// Gives up a read that waits, and hands out what was received.
-    pub(super) fn into_bytes(self) -> BytesMut {
+    pub fn into_bytes(self) -> BytesMut {
         self.bytes
     }
 
     /// Takes the whole frame of `size` bytes that lies in front.
-    pub(super) fn take_frame(&mut self, size: usize) -> BytesMut {
+    pub fn take_frame(&mut self, size: usize) -> BytesMut {
         self.frame_max_bytes = self.frame_max_bytes.max(size);
         self.bytes.split_to(size)
     }
 
     /// Reads more; 0 means that the client sends no more. May be dropped and called again: nothing is lost.
+    /// `frame_bytes` is the size of the frame in front, if that is known; a hint, which is not trusted with memory.
     ///
     /// # Errors
     /// The socket's.
-    pub(super) async fn fill(&mut self, link: &Rc<Link>) -> io::Result<usize> {
+    pub async fn fill(&mut self, stream: &Rc<Stream>, frame_bytes: Option<usize>) -> io::Result<usize> {
         let reading = match &mut self.reading {
             Some(reading) => reading,
             None => {
-                self.make_room();
+                self.make_room(frame_bytes);
                 let room = self.bytes.capacity() - self.bytes.len();
-                match link.stream().try_read(&mut self.bytes) {
+                match stream.try_read(&mut self.bytes) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     done => {
                         self.adapt(room, done.as_ref().copied().unwrap_or(0));
@@ -109,9 +114,9 @@ impl ReceiveBuffer {
                     self.spare.put(std::mem::replace(&mut self.bytes, waiting));
                 }
                 let mut tail = self.bytes.split_off(self.bytes.len());
-                let link = link.clone();
+                let stream = stream.clone();
                 self.reading.insert(Box::pin(async move {
-                    let read = link.stream().read(&mut tail).await;
+                    let read = stream.read(&mut tail).await;
                     (read, tail)
                 }))
             }
@@ -132,14 +137,13 @@ impl ReceiveBuffer {
         }
     }
 
-    fn make_room(&mut self) {
+    fn make_room(&mut self, frame_bytes: Option<usize>) {
         let length = self.bytes.len();
         let trusted = TRUSTED_FRAME_BYTES.max(2 * self.frame_max_bytes);
-        // The frame's size was judged before; here it is only a hint.
-        let wanted = match frame::find(&self.bytes, usize::MAX) {
-            Ok(Found::Partial(total)) if total <= trusted => total - length,
-            Ok(Found::Partial(total)) => (total - length).min(length.max(self.read_bytes)),
-            _ => self.read_bytes,
+        let wanted = match frame_bytes.filter(|total| *total > length) {
+            Some(total) if total <= trusted => total - length,
+            Some(total) => (total - length).min(length.max(self.read_bytes)),
+            None => self.read_bytes,
         };
         let room = self.bytes.capacity() - length;
         if room >= wanted || (length == 0 && room >= READ_MIN_BYTES) || self.bytes.try_reclaim(wanted) {

@@ -6,10 +6,7 @@ use bytes::Bytes;
 
 use crate::base::varint;
 
-use super::{STRING_BYTES_MAX, SchemaError};
-
-/// The first flexible version of both values.
-const FLEXIBLE_FROM: i16 = 4;
+use super::group::schema::{STRING_BYTES_MAX, SchemaError};
 
 /// The bytes not read yet, and in which of the two codings lengths are.
 pub(super) struct Reader<'a> {
@@ -23,13 +20,17 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads the version of a value; from here on lengths are read as that version writes them.
-    pub(super) fn value_version(&mut self, version_max: i16) -> Result<i16, SchemaError> {
+    pub(super) fn value_version(&mut self, version_max: i16, flexible_from: i16) -> Result<i16, SchemaError> {
         let version = self.i16()?;
         if !(0..=version_max).contains(&version) {
             return Err(SchemaError::ValueVersion(version));
         }
-        self.flexible = version >= FLEXIBLE_FROM;
+        self.flexible = version >= flexible_from;
         Ok(version)
+    }
+
+    pub(super) fn i8(&mut self) -> Result<i8, SchemaError> {
+        self.array().map(i8::from_be_bytes)
     }
 
     pub(super) fn i16(&mut self) -> Result<i16, SchemaError> {
@@ -65,20 +66,32 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn array_length(&mut self) -> Result<usize, SchemaError> {
+        self.nullable_array_length()?.ok_or(SchemaError::Length)
+    }
+
+    pub(super) fn nullable_array_length(&mut self) -> Result<Option<usize>, SchemaError> {
         let length = if self.flexible { self.compact_length()? } else { i64::from(self.i32()?) };
-        nullable(length)?.ok_or(SchemaError::Length)
+        nullable(length)
     }
 
     /// Steps over the tagged fields that end a struct of a flexible version.
     pub(super) fn tagged_fields(&mut self) -> Result<(), SchemaError> {
+        self.read_tagged_fields(|_, _| Ok(()))
+    }
+
+    /// Reads the tagged fields that end a struct of a flexible version: `read` is given each tag and its bytes.
+    pub(super) fn read_tagged_fields(
+        &mut self,
+        mut read: impl FnMut(u32, &mut Reader<'_>) -> Result<(), SchemaError>,
+    ) -> Result<(), SchemaError> {
         if !self.flexible {
             return Ok(());
         }
         let count = self.varint()?;
         for _ in 0..count {
-            self.varint()?;
+            let tag = self.varint()?;
             let length = usize::try_from(self.varint()?).map_err(|_| SchemaError::Length)?;
-            self.take(length)?;
+            read(tag, &mut Reader { rest: self.take(length)?, flexible: true })?;
         }
         Ok(())
     }

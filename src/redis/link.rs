@@ -1,0 +1,154 @@
+//! A client's socket with all that is on its way out: replies, and pushes of subscriptions.
+//!
+//! Whoever queues bytes calls [`Link::flush`]; one caller at a time writes, for all. Queued bytes are counted from the
+//! connection's first on, so that a subscription can tell when its last push has reached the socket.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::net::Shutdown;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use crate::runtime::local::Event;
+use crate::runtime::spawn_detached;
+use crate::runtime::tcp::Stream;
+
+/// Bytes handed to the kernel at a time, so that progress on a slow socket is seen.
+const WRITE_BYTES_MAX: usize = 256 * 1024;
+
+/// A socket and its queue.
+pub(super) struct Link {
+    stream: Rc<Stream>,
+    queue: RefCell<VecDeque<Bytes>>,
+    queued_bytes: Cell<u64>,
+    sent_bytes: Cell<u64>,
+    is_flushing: Cell<bool>,
+    is_closed: Cell<bool>,
+    /// Close once everything has left.
+    is_ending: Cell<bool>,
+    /// Something was sent, or the connection ends.
+    changed: Event,
+}
+
+impl Link {
+    pub(super) fn new(stream: Stream) -> Self {
+        Link {
+            stream: Rc::new(stream),
+            queue: RefCell::default(),
+            queued_bytes: Cell::new(0),
+            sent_bytes: Cell::new(0),
+            is_flushing: Cell::new(false),
+            is_closed: Cell::new(false),
+            is_ending: Cell::new(false),
+            changed: Event::new(),
+        }
+    }
+
+    pub(super) fn stream(&self) -> &Rc<Stream> {
+        &self.stream
+    }
+
+    /// Puts bytes behind all others; they leave with the next flush. Answers the mark that [`Link::sent_bytes`] reaches
+    /// when they have left.
+    pub(super) fn queue(&self, bytes: Bytes) -> u64 {
+        if !bytes.is_empty() && !self.is_closed.get() {
+            self.queued_bytes.set(self.queued_bytes.get() + bytes.len() as u64);
+            self.queue.borrow_mut().push_back(bytes);
+        }
+        self.queued_bytes.get()
+    }
+
+    /// Bytes that have reached the socket since the connection began.
+    pub(super) fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.get()
+    }
+
+    /// Bytes that wait for the socket.
+    pub(super) fn unsent_bytes(&self) -> u64 {
+        self.queued_bytes.get() - self.sent_bytes.get()
+    }
+
+    /// Sends what is queued. Returns at once while another caller sends; that one sends this too.
+    pub(super) async fn flush(&self) {
+        if self.is_flushing.replace(true) {
+            return;
+        }
+        while !self.is_closed.get() {
+            let mut chunks = self.take_chunks();
+            if chunks.is_empty() {
+                break;
+            }
+            let bytes: usize = chunks.iter().map(Bytes::len).sum();
+            if let Err(error) = self.stream.write_all(&mut chunks).await {
+                tracing::debug!(%error, "lost a connection");
+                self.close();
+                break;
+            }
+            self.sent_bytes.set(self.sent_bytes.get() + bytes as u64);
+            self.changed.notify();
+        }
+        self.is_flushing.set(false);
+        self.changed.notify();
+        if self.is_ending.get() {
+            self.close();
+        }
+    }
+
+    /// As [`Link::flush`], without waiting for a socket that is full.
+    pub(super) fn flush_soon(self: &Rc<Self>) {
+        if !self.is_flushing.get() {
+            let link = self.clone();
+            spawn_detached(async move { link.flush().await });
+        }
+    }
+
+    fn take_chunks(&self) -> Vec<Bytes> {
+        let mut queue = self.queue.borrow_mut();
+        let mut bytes = 0;
+        let mut chunks = Vec::new();
+        while let Some(chunk) = queue.front_mut() {
+            let room = WRITE_BYTES_MAX - bytes;
+            if room == 0 {
+                break;
+            }
+            let taken = if chunk.len() > room { Some(chunk.split_to(room)) } else { queue.pop_front() };
+            bytes += taken.as_ref().map_or(0, Bytes::len);
+            chunks.extend(taken);
+        }
+        chunks
+    }
+
+    /// Waits while `condition` holds and the connection lives; looks again whenever something has left.
+    pub(super) async fn wait_while(&self, condition: impl Fn(&Link) -> bool) {
+        while !self.is_closed.get() && condition(self) {
+            self.changed.wait().await;
+        }
+    }
+
+    /// Ends the connection now. Idempotent.
+    pub(super) fn close(&self) {
+        if !self.is_closed.replace(true) {
+            self.stream.shutdown(Shutdown::Both);
+            self.queue.borrow_mut().clear();
+            self.changed.notify();
+        }
+    }
+
+    /// Ends the connection once everything queued has left.
+    pub(super) fn end(self: &Rc<Self>) {
+        self.is_ending.set(true);
+        self.stream.shutdown(Shutdown::Read);
+        self.changed.notify();
+        self.flush_soon();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.get()
+    }
+
+    /// Whether nothing more is to be read from the client.
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_ending.get()
+    }
+}

@@ -1,0 +1,194 @@
+//! Replies and pushes, in the form that the client has asked for with HELLO.
+
+/// Which protocol a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(in crate::redis) enum Protocol {
+    /// What every client speaks at first.
+    #[default]
+    Resp2,
+    /// With maps, nulls and pushes of their own.
+    Resp3,
+}
+
+/// Replies in the making, one behind the other.
+#[derive(Debug, Default)]
+pub(in crate::redis) struct Encoder {
+    out: Vec<u8>,
+    protocol: Protocol,
+}
+
+impl Encoder {
+    pub(in crate::redis) fn new(protocol: Protocol) -> Self {
+        Encoder { out: Vec::new(), protocol }
+    }
+
+    pub(in crate::redis) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    pub(in crate::redis) fn set_protocol(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+    }
+
+    /// Bytes of all replies so far.
+    pub(in crate::redis) fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Forgets what was put behind the first `length` bytes.
+    pub(in crate::redis) fn truncate(&mut self, length: usize) {
+        self.out.truncate(length);
+    }
+
+    /// Takes all replies out.
+    pub(in crate::redis) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// Puts replies that were encoded elsewhere.
+    pub(in crate::redis) fn raw(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// A status; must be one line.
+    pub(in crate::redis) fn simple(&mut self, text: &str) {
+        self.line(b'+', text.as_bytes());
+    }
+
+    pub(in crate::redis) fn ok(&mut self) {
+        self.raw(b"+OK\r\n");
+    }
+
+    /// An error with its code in front; line ends in it become blanks.
+    pub(in crate::redis) fn error(&mut self, text: &str) {
+        let one_line: String = text.chars().map(|c| if c == '\r' || c == '\n' { ' ' } else { c }).collect();
+        self.line(b'-', one_line.as_bytes());
+    }
+
+    pub(in crate::redis) fn integer(&mut self, number: i64) {
+        self.header(b':', number);
+    }
+
+    /// A count of things.
+    pub(in crate::redis) fn count(&mut self, count: usize) {
+        self.integer(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(in crate::redis) fn bulk(&mut self, bytes: &[u8]) {
+        self.header(b'$', length(bytes.len()));
+        self.out.extend_from_slice(bytes);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// Text for people, which RESP3 marks as such.
+    pub(in crate::redis) fn verbatim(&mut self, text: &str) {
+        match self.protocol {
+            Protocol::Resp2 => self.bulk(text.as_bytes()),
+            Protocol::Resp3 => {
+                self.header(b'=', length(text.len() + 4));
+                self.raw(b"txt:");
+                self.raw(text.as_bytes());
+                self.raw(b"\r\n");
+            }
+        }
+    }
+
+    pub(in crate::redis) fn null(&mut self) {
+        self.raw(if self.protocol == Protocol::Resp2 { b"$-1\r\n" } else { b"_\r\n" });
+    }
+
+    /// "No array", which RESP2 has a form of its own for.
+    pub(in crate::redis) fn null_array(&mut self) {
+        self.raw(if self.protocol == Protocol::Resp2 { b"*-1\r\n" } else { b"_\r\n" });
+    }
+
+    /// Begins an array of `count` values.
+    pub(in crate::redis) fn array(&mut self, count: usize) {
+        self.header(b'*', length(count));
+    }
+
+    /// Begins a map of `count` keys, each followed by its value; an array in RESP2.
+    pub(in crate::redis) fn map(&mut self, count: usize) {
+        match self.protocol {
+            Protocol::Resp2 => self.array(2 * count),
+            Protocol::Resp3 => self.header(b'%', length(count)),
+        }
+    }
+
+    /// Begins a set; an array in RESP2.
+    pub(in crate::redis) fn set(&mut self, count: usize) {
+        self.header(if self.protocol == Protocol::Resp2 { b'*' } else { b'~' }, length(count));
+    }
+
+    /// Begins a push of `count` values; an array in RESP2.
+    pub(in crate::redis) fn push(&mut self, count: usize) {
+        self.header(if self.protocol == Protocol::Resp2 { b'*' } else { b'>' }, length(count));
+    }
+
+    fn header(&mut self, kind: u8, number: i64) {
+        self.out.push(kind);
+        digits(&mut self.out, number);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    fn line(&mut self, kind: u8, text: &[u8]) {
+        self.out.push(kind);
+        self.out.extend_from_slice(text);
+        self.out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn length(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Appends a number in decimal.
+pub(in crate::redis) fn digits(out: &mut Vec<u8>, number: i64) {
+    let mut text = [0; 20];
+    let mut at = text.len();
+    let mut rest = number.unsigned_abs();
+    loop {
+        at -= 1;
+        text[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if number < 0 {
+        at -= 1;
+        text[at] = b'-';
+    }
+    out.extend_from_slice(&text[at..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Encoder, Protocol, digits};
+
+    #[test]
+    fn numbers_are_written_as_the_standard_library_writes_them() {
+        for number in [0, 7, -1, 10, 99, 100, i64::MAX, i64::MIN, 1_690_000_000_000] {
+            let mut out = Vec::new();
+            digits(&mut out, number);
+            assert_eq!(out, number.to_string().into_bytes());
+        }
+    }
+
+    #[test]
+    fn each_protocol_has_its_forms() {
+        let written = |protocol| {
+            let mut encoder = Encoder::new(protocol);
+            encoder.map(1);
+            encoder.bulk(b"a\r\nb");
+            encoder.null();
+            encoder.push(2);
+            encoder.error("ERR two\r\nlines");
+            encoder.verbatim("text");
+            String::from_utf8(encoder.take()).unwrap()
+        };
+        let resp2 = "*2\r\n$4\r\na\r\nb\r\n$-1\r\n*2\r\n-ERR two  lines\r\n$4\r\ntext\r\n";
+        let resp3 = "%1\r\n$4\r\na\r\nb\r\n_\r\n>2\r\n-ERR two  lines\r\n=8\r\ntxt:text\r\n";
+        assert_eq!((written(Protocol::Resp2).as_str(), written(Protocol::Resp3).as_str()), (resp2, resp3));
+    }
+}

@@ -1,0 +1,247 @@
+//! `kill -9` of servers and of subscribers, two hundred times each, while entries are written without a pause. Nothing
+//! that was acknowledged to its writer is lost to its readers.
+
+#![allow(clippy::disallowed_methods, reason = "the tests wait for other processes, in real time")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use support::process::{PATIENCE, Process};
+use support::records::mixed;
+use support::redis::{Library, logstreams};
+use support::server::Server;
+
+const ROUNDS: u64 = 50;
+
+#[test]
+fn a_group_loses_nothing_when_workers_and_servers_are_killed() {
+    workers_and_servers_are_killed(1);
+}
+
+#[test]
+fn a_group_loses_nothing_when_workers_and_servers_of_two_shards_are_killed() {
+    workers_and_servers_are_killed(2);
+}
+
+#[test]
+fn a_durable_subscription_loses_nothing_when_servers_are_killed() {
+    subscribers_or_servers_are_killed(1, Victim::Server);
+}
+
+#[test]
+fn a_durable_subscription_loses_only_what_a_killed_subscriber_had_been_sent() {
+    subscribers_or_servers_are_killed(2, Victim::Both);
+}
+
+/// Writes numbered entries from a thread of its own, through a client that lives through all restarts.
+struct Writer {
+    client: Process,
+    stopping: Arc<AtomicBool>,
+    feeder: Option<thread::JoinHandle<()>>,
+    acknowledged: BTreeSet<usize>,
+}
+
+impl Writer {
+    fn start(server: &Server, stream: &str) -> Writer {
+        let mut client = Library::GoRedis.start(server.redis(), 3, &["add", stream]);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&stopping);
+        let mut stdin = client.take_stdin();
+        let feeder = thread::spawn(move || {
+            for number in 0.. {
+                if stop.load(Ordering::Relaxed) || writeln!(stdin, "{number}").is_err() {
+                    return;
+                }
+                thread::sleep(Duration::from_millis(2));
+            }
+        });
+        Writer { client, stopping, feeder: Some(feeder), acknowledged: BTreeSet::new() }
+    }
+
+    fn read(&mut self, line: &str) {
+        let fields: Vec<&str> = line.split('\t').collect();
+        assert_eq!(fields[0], "added", "the writer says {line:?}");
+        self.acknowledged.insert(fields[1].parse().expect("a number"));
+    }
+
+    fn listen(&mut self) {
+        while let Some(line) = self.client.ready_line() {
+            self.read(&line);
+        }
+    }
+
+    /// Every line that was written is acknowledged in the end, the server being there.
+    fn stop(mut self) -> BTreeSet<usize> {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.feeder.take().expect("stopped once").join().expect("the feeder does not panic");
+        let deadline = Instant::now() + PATIENCE;
+        while let Some(line) = self.client.next_line(deadline) {
+            self.read(&line);
+        }
+        self.client.expect_success();
+        self.acknowledged
+    }
+}
+
+fn number_of(hex: &str) -> usize {
+    let digits: Vec<u8> = hex
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).expect("ASCII"), 16).expect("hexadecimal"))
+        .collect();
+    String::from_utf8(digits).expect("ASCII").parse().expect("a number")
+}
+
+/// Both workers of a group, or one of them and the server, die again and again; what a dead one had is in its history,
+/// since the next one has its name.
+fn workers_and_servers_are_killed(shards: usize) {
+    let mut server = logstreams(shards);
+    support::redis::redis_cli(server.redis(), &["XGROUP", "CREATE", "jobs", "workers", "0", "MKSTREAM"]);
+    let mut writer = Writer::start(&server, "jobs");
+    let start = |server: &Server, name: &str| {
+        Library::GoRedis.start(server.redis(), 3, &["work", "jobs", "workers", name])
+    };
+    let mut workers = [start(&server, "one"), start(&server, "two")];
+    let mut seen: BTreeMap<usize, usize> = BTreeMap::new();
+    let listen = |workers: &mut [Process; 2], seen: &mut BTreeMap<usize, usize>| {
+        for worker in workers {
+            while let Some(line) = worker.ready_line() {
+                let fields: Vec<&str> = line.split('\t').collect();
+                if fields[0] == "entry" {
+                    *seen.entry(number_of(fields[2])).or_default() += 1;
+                }
+            }
+        }
+    };
+    for round in 0..ROUNDS {
+        wait_for("entries that nobody has seen", || {
+            let before = seen.len();
+            thread::sleep(Duration::from_millis(10));
+            writer.listen();
+            listen(&mut workers, &mut seen);
+            seen.len() > before
+        });
+        thread::sleep(Duration::from_millis(mixed(round) % 60));
+        workers[0].kill_dash_nine();
+        thread::sleep(Duration::from_millis(mixed(round + 1000) % 20));
+        server.kill_dash_nine();
+        if round % 2 == 0 {
+            workers[1].kill_dash_nine();
+        }
+        // What a dead worker said before is said.
+        thread::sleep(Duration::from_millis(5));
+        listen(&mut workers, &mut seen);
+        server.start_again();
+        workers[0] = start(&server, "one");
+        if round % 2 == 0 {
+            workers[1] = start(&server, "two");
+        }
+    }
+    let acknowledged = writer.stop();
+    wait_for("every acknowledged entry to be seen", || {
+        listen(&mut workers, &mut seen);
+        acknowledged.iter().all(|number| seen.contains_key(number))
+    });
+    let repeated = seen.values().filter(|&&times| times > 1).count();
+    println!("{} entries, {repeated} of them seen more than once", acknowledged.len());
+    // Whatever was read is acknowledged in the end.
+    wait_for("no entry to be pending", || {
+        support::redis::redis_cli(server.redis(), &["XPENDING", "jobs", "workers"])[0] == "0"
+    });
+    for worker in &mut workers {
+        worker.close_stdin();
+        worker.expect_success();
+    }
+    server.stop();
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    /// Only servers: the client library reconnects and subscribes anew.
+    Server,
+    /// Servers and subscribers in turn.
+    Both,
+}
+
+fn subscribers_or_servers_are_killed(shards: usize, victim: Victim) {
+    let mut server = logstreams(shards);
+    let channel = "orders@billing";
+    let start = |server: &Server| {
+        let mut process = Library::GoRedis.start(server.redis(), 3, &["subscribe", channel]);
+        let line = process.next_line(Instant::now() + PATIENCE);
+        assert_eq!(line.as_deref(), Some("subscribed\torders@billing"));
+        process
+    };
+    let mut subscriber = start(&server);
+    let mut writer = Writer::start(&server, "orders");
+    let mut seen: BTreeMap<usize, usize> = BTreeMap::new();
+    // What followed on the last words of each subscriber that was killed.
+    let mut last = None;
+    let mut last_words = Vec::new();
+    fn listen(subscriber: &mut Process, seen: &mut BTreeMap<usize, usize>, last: &mut Option<usize>) {
+        while let Some(line) = subscriber.ready_line() {
+            if let ["message", _, payload] = *line.split('\t').collect::<Vec<_>>() {
+                let number = number_of(payload);
+                *seen.entry(number).or_default() += 1;
+                *last = Some(number);
+            }
+        }
+    }
+    for round in 0..ROUNDS {
+        wait_for("a message that nobody has seen", || {
+            let before = seen.len();
+            thread::sleep(Duration::from_millis(10));
+            writer.listen();
+            listen(&mut subscriber, &mut seen, &mut last);
+            seen.len() > before
+        });
+        thread::sleep(Duration::from_millis(mixed(round) % 60));
+        if victim == Victim::Both {
+            subscriber.kill_dash_nine();
+            thread::sleep(Duration::from_millis(5));
+            listen(&mut subscriber, &mut seen, &mut last);
+            last_words.push(last.expect("it has said something"));
+        }
+        server.kill_dash_nine();
+        server.start_again();
+        if victim == Victim::Both {
+            subscriber = start(&server);
+        }
+    }
+    let acknowledged = writer.stop();
+    let newest = *acknowledged.last().expect("entries");
+    wait_for("the newest entry to be seen", || {
+        listen(&mut subscriber, &mut seen, &mut last);
+        seen.contains_key(&newest)
+    });
+    let mut lost: Vec<usize> =
+        acknowledged.iter().copied().filter(|number| !seen.contains_key(number)).collect();
+    println!("{} entries, {} lost with a killed subscriber: {lost:?}", acknowledged.len(), lost.len());
+    // Acknowledgement is implicit: what the socket had taken is gone with the process that did not come to read it.
+    // That is a run of messages right after its last words, and nothing else.
+    for word in last_words {
+        let mut next = word + 1;
+        while let Some(at) = lost.iter().position(|&number| number == next) {
+            lost.remove(at);
+            next += 1;
+        }
+    }
+    assert!(lost.is_empty(), "{} of {} messages are lost: {lost:?}", lost.len(), acknowledged.len());
+    subscriber.close_stdin();
+    subscriber.expect_success();
+    server.stop();
+}
+
+/// A bound, not an expectation.
+fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
