@@ -405,8 +405,10 @@ SUNSUBSCRIBE
 ";
 
 /// Commands where LogStreams answers otherwise by design, and why.
-const DIFFERENT: [(&str, &str); 1] =
-    [("XRANGE s 0-0 0-5", "the offset of an id alone decides, so 0-5 is the sixth entry and not a moment in 1970")];
+const DIFFERENT: [(&str, &str); 1] = [(
+    "XRANGE s 0-0 0-5",
+    "the offset of an id alone decides, so 0-5 is the sixth entry and not a moment in 1970",
+)];
 
 mod script {
     macro_rules! scripts {
