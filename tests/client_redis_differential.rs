@@ -154,6 +154,8 @@ XGROUP CREATE s g $ MKSTREAM
 XGROUP CREATE s g $ MKSTREAM
 XINFO STREAM s
 XINFO GROUPS s
+XGROUP CREATECONSUMER s g one
+XGROUP CREATECONSUMER s g three
 XREADGROUP GROUP g one STREAMS s >
 XINFO CONSUMERS s g
 a = XADD s * key k1 value v1
@@ -183,8 +185,9 @@ XPENDING s g - + 10 nobody
 XPENDING s g IDLE 100000 - + 10
 XPENDING s g IDLE 0 - + 10 two
 XACK s g {a}
-XACK s g {a} {c} {f} 1-1
+XACK s g {a} {c} {f} 1-999999
 XACK s g {a}
+XACK s g 0-0
 XPENDING s g
 XPENDING s g - + 10
 XREADGROUP GROUP g one NOACK COUNT 1 STREAMS s >
@@ -284,7 +287,7 @@ XACK
 XACK s
 XACK s g
 XACK s g abc
-XACK s nothing 1-1
+XACK s nothing 1-999999
 XACK nothing g 1-1
 XPENDING
 XPENDING s
@@ -560,11 +563,17 @@ fn blank_fields(reply: &Reply) -> Reply {
         Reply::Map(pairs) => Reply::Map(
             pairs
                 .iter()
+                .filter(|(name, _)| *name != Reply::Bulk(b"inactive".to_vec()))
                 .map(|(name, value)| {
                     (name.clone(), if is_blank(name) { blanked() } else { blank_fields(value) })
                 })
                 .collect(),
         ),
+        // A field of Redis 7.2, which names the same moment.
+        Reply::Array(items) if items.iter().any(|item| *item == Reply::Bulk(b"inactive".to_vec())) => {
+            let pairs = items.chunks(2).filter(|pair| pair[0] != Reply::Bulk(b"inactive".to_vec()));
+            blank_fields(&Reply::Array(pairs.flatten().cloned().collect()))
+        }
         Reply::Array(items) => {
             let mut previous_is_blank = false;
             let items = items.iter().map(|item| {
@@ -610,6 +619,8 @@ struct Walk {
     added: usize,
     /// What was added before was deleted with its stream.
     deleted: usize,
+    /// Commands that must come before anything else.
+    next: Vec<String>,
 }
 
 impl Walk {
@@ -647,8 +658,23 @@ impl Walk {
         if number.is_multiple_of(2) { "s" } else { "t" }
     }
 
+    /// An entry that was added lately to the stream, if there is any.
+    fn entry(&mut self, stream: &str) -> String {
+        let id = self.id(stream);
+        if id == "0-0" { "1-999999".to_owned() } else { id }
+    }
+
+    /// Makes the consumer at once. Redis 7.0 makes one that reads nothing only with the first entry that it gets, Redis
+    /// 7.2 and we before that.
+    fn with_consumer(&mut self, stream: &str, group: &str, consumer: &str) {
+        self.next.push(format!("XGROUP CREATECONSUMER {stream} {group} {consumer}"));
+    }
+
     /// The next command, and whether its answer is the id of a new entry.
     fn next(&mut self) -> (Option<String>, String) {
+        if let Some(line) = self.next.pop() {
+            return (None, line);
+        }
         let (s, g, c) = (self.stream(), self.group(), self.consumer());
         let count = 1 + self.below(4);
         let line = match self.below(40) {
@@ -669,9 +695,9 @@ impl Walk {
             12..=17 => format!("XREADGROUP GROUP {g} {c} COUNT {count} STREAMS {s} >"),
             18 => format!("XREADGROUP GROUP {g} {c} COUNT {count} NOACK STREAMS {s} >"),
             19..=20 => format!("XREADGROUP GROUP {g} {c} COUNT {count} STREAMS {s} {}", self.id(s)),
-            21..=23 => format!("XACK {s} {g} {} {} {}", self.id(s), self.id(s), self.id(s)),
-            24 => format!("XCLAIM {s} {g} {c} 0 {} {} JUSTID", self.id(s), self.id(s)),
-            25 => format!("XCLAIM {s} {g} {c} 0 {}", self.id(s)),
+            21..=23 => format!("XACK {s} {g} {} {} {}", self.entry(s), self.entry(s), self.entry(s)),
+            24 => format!("XCLAIM {s} {g} {c} 0 {} JUSTID", self.entry(s)),
+            25 => format!("XCLAIM {s} {g} {c} 0 {}", self.entry(s)),
             26 => format!("XAUTOCLAIM {s} {g} {c} 0 {} COUNT {count}", self.id(s)),
             27 => format!("XPENDING {s} {g}"),
             28 => format!("XPENDING {s} {g} - + 20"),
@@ -685,7 +711,10 @@ impl Walk {
             36 => format!("XTRIM {s} MAXLEN {}", 8 + self.below(20)),
             37 => match self.below(6) {
                 0 => format!("XGROUP DESTROY {s} {g}"),
-                1 => format!("XGROUP DELCONSUMER {s} {g} {c}"),
+                1 => {
+                    self.with_consumer(s, g, c);
+                    format!("XGROUP DELCONSUMER {s} {g} {c}")
+                }
                 2 => format!("XGROUP CREATECONSUMER {s} {g} {c}"),
                 3 => format!("XGROUP SETID {s} {g} {}", self.id(s)),
                 4 if self.below(6) == 0 => {
@@ -694,7 +723,12 @@ impl Walk {
                 }
                 _ => format!("XINFO STREAM {s}"),
             },
-            _ => format!("XGROUP CREATE {s} {g} {} MKSTREAM", self.one_of(&["0", "$"])),
+            _ => {
+                for consumer in ["one", "two", "three"] {
+                    self.with_consumer(s, g, consumer);
+                }
+                format!("XGROUP CREATE {s} {g} {} MKSTREAM", self.one_of(&["0", "$"]))
+            }
         };
         (None, line)
     }
@@ -702,7 +736,7 @@ impl Walk {
 
 fn agree_on_a_walk(seed: u64, protocol: u8) {
     with_both(protocol, |pair| {
-        let mut walk = Walk { state: mixed(seed), added: 0, deleted: 0 };
+        let mut walk = Walk { state: mixed(seed), added: 0, deleted: 0, next: Vec::new() };
         let mut story = Vec::new();
         for _ in 0..1500 {
             let (name, line) = walk.next();

@@ -69,7 +69,7 @@ fn garbage_is_answered_as_by_redis() {
         b"*-1\r\n*1\r\n$4\r\nPING\r\n",
         b"PING\r\n",
         b"PING \"hello\r\n",
-        b"\x00\x01\x02garbage \xff\xfe\r\n",
+        b"\x01\x02garbage \xff\xfe\r\n",
         b"\r\n\r\nPING\n",
         &long_line,
     ];
