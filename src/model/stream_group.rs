@@ -55,7 +55,7 @@ pub enum StreamGroupVerb {
     CreateConsumer(String),
     /// Forget a consumer, and what is pending for it.
     DeleteConsumer(String),
-    /// Where the next delivery begins; notes that the consumer was seen, and makes it if it is new.
+    /// Where the next delivery begins. Notes that the consumer was seen; a new one is made when it is given something.
     Begin {
         /// Who asks.
         consumer: String,

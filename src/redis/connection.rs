@@ -171,6 +171,9 @@ impl Connection {
 
     /// Carries out one command.
     async fn handle(&mut self, owned: OwnedArgs) -> Flow {
+        if self.client.reply_mode.get() != ReplyMode::On {
+            self.client.link.queue(Bytes::from(self.out.take())); // what is taken back begins at the front
+        }
         let reply_start = self.out.len();
         self.out.set_protocol(self.client.protocol());
         let flow = self.answer(&owned).await;
@@ -217,14 +220,17 @@ impl Connection {
             }
             return Flow::Continue;
         }
+        let waits = row.may_block() && args.from(1).any(|word| word.eq_ignore_ascii_case(b"BLOCK"));
+        if waits {
+            // What was answered before must not wait with this command.
+            client.link.queue(Bytes::from(self.out.take()));
+            client.link.flush_soon();
+        }
         let reply_start = self.out.len();
         let when_sent = RefCell::default();
         let mut call =
             Call { client: &client, args, out: &mut self.out, may_wait: true, when_sent: &when_sent };
-        let result = if row.may_block() {
-            let out_so_far = call.out.take();
-            client.link.queue(Bytes::from(out_so_far)); // what was answered before must not wait
-            client.link.flush_soon();
+        let result = if waits {
             match while_connected(row.run(&mut call), &mut self.buffer, &client).await {
                 Some(result) => result,
                 None => return Flow::End,
@@ -232,15 +238,11 @@ impl Connection {
         } else {
             row.run(&mut call).await
         };
-        let flow = match result {
-            Ok(flow) => flow,
-            Err(error) => {
-                let start = if row.may_block() { 0 } else { reply_start };
-                self.out.truncate(start);
-                self.out.error(&error.0);
-                Flow::Continue
-            }
-        };
+        let flow = result.unwrap_or_else(|error| {
+            self.out.truncate(reply_start);
+            self.out.error(&error.0);
+            Flow::Continue
+        });
         for then in when_sent.take() {
             let mark = client.link.queue(Bytes::from(self.out.take()));
             client.link.flush_soon();

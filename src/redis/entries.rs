@@ -30,9 +30,6 @@ const READ_BYTES_MAX: usize = 512 * KIB;
 /// What an entry is taken to have when the read is planned.
 const ENTRY_BYTES_GUESS: usize = KIB;
 
-/// Two numbers and a dash.
-const ID_BYTES_MAX: usize = 40;
-
 /// How one record becomes bytes.
 pub(super) type Encode = fn(&mut Vec<u8>, &RecordView<'_>);
 
@@ -99,7 +96,7 @@ impl Entries {
 /// Writes a record as an entry: its id, and its fields with their values.
 pub(super) fn encode_entry(out: &mut Vec<u8>, record: &RecordView<'_>) {
     out.extend_from_slice(b"*2\r\n");
-    encode_id(out, record);
+    write_id(out, record.timestamp, record.offset);
     let fields = usize::from(record.key.is_some())
         + usize::from(record.value.is_some())
         + record.headers.size_hint().0;
@@ -117,13 +114,6 @@ pub(super) fn encode_entry(out: &mut Vec<u8>, record: &RecordView<'_>) {
         put_bulk(out, header.key);
         put_bulk(out, header.value.unwrap_or_default());
     }
-}
-
-/// Writes the id of a record alone.
-pub(super) fn encode_id(out: &mut Vec<u8>, record: &RecordView<'_>) {
-    let mut id = Vec::with_capacity(ID_BYTES_MAX);
-    write_id(&mut id, record.timestamp, record.offset);
-    put_bulk(out, &id);
 }
 
 /// Writes the payload of a push: the record's value.

@@ -29,18 +29,21 @@ pub(super) enum EntryId {
     AfterMoment(i64),
 }
 
-/// Appends the id of a record. A record without a timestamp has 0 in its place.
+/// Appends the id of a record as a bulk string. A record without a timestamp has 0 in its place.
 pub(super) fn write_id(out: &mut Vec<u8>, timestamp_ms: i64, offset: Offset) {
-    digits(out, timestamp_ms.max(0));
+    let timestamp_ms = timestamp_ms.max(0);
+    out.push(b'$');
+    digits(out, i64::from(digit_count(timestamp_ms) + 1 + digit_count(offset)));
+    out.extend_from_slice(b"\r\n");
+    digits(out, timestamp_ms);
     out.push(b'-');
     digits(out, offset);
+    out.extend_from_slice(b"\r\n");
 }
 
-/// The id of a record as text.
-pub(super) fn id_text(timestamp_ms: i64, offset: Offset) -> Vec<u8> {
-    let mut out = Vec::with_capacity(24);
-    write_id(&mut out, timestamp_ms, offset);
-    out
+/// Of a number that is not negative.
+fn digit_count(number: i64) -> u32 {
+    number.checked_ilog10().map_or(1, |log| log + 1)
 }
 
 /// Reads `<ms>-<offset>` or `<ms>`.
@@ -214,7 +217,7 @@ pub(super) async fn list_offset(
 
 #[cfg(test)]
 mod tests {
-    use super::{EntryId, id_text, parse, parse_bound, parse_entry};
+    use super::{EntryId, parse, parse_bound, parse_entry, write_id};
 
     #[test]
     fn ids_are_read_as_written() {
@@ -236,7 +239,13 @@ mod tests {
         for (timestamp, offset) in
             [(1_690_000_000_000, 0), (0, 0), (5, 0), (0, 9), (-1, 3), (7, i64::MAX - 1)]
         {
-            let id = parse_entry(&id_text(timestamp, offset)).unwrap();
+            let mut bulk = Vec::new();
+            write_id(&mut bulk, timestamp, offset);
+            let text = String::from_utf8(bulk).unwrap();
+            let (length, rest) = text[1..].split_once("\r\n").unwrap();
+            let text = rest.strip_suffix("\r\n").unwrap();
+            assert_eq!(length, text.len().to_string());
+            let id = parse_entry(text.as_bytes()).unwrap();
             assert_eq!((id.offset, id.timestamp_ms), (offset, timestamp.max(0)));
         }
         assert!(parse_entry(b"1690000000000").is_err(), "a moment is no entry");

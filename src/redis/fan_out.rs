@@ -87,7 +87,7 @@ impl FanOut {
 
     async fn serve(self: Rc<Self>, subscription: Rc<Subscription>) {
         let mut has_caught_up = false;
-        while !subscription.is_ended() {
+        while !subscription.is_ended() && !self.broker.is_stopping() {
             if !subscription.fit_to_topic().await {
                 continue;
             }

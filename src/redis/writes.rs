@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 use super::client::Client;
 use super::entries::{KEY_FIELD, VALUE_FIELD};
-use super::entry_id::id_text;
+use super::entry_id::write_id;
 use super::error_reply::ErrorReply;
 use super::resp::{Args, Encoder};
 use super::stream_name::StreamName;
@@ -211,7 +211,7 @@ impl Writes {
                 Some((Ok(_), _)) if owed.channel.is_some() => out.count(receivers),
                 Some((Ok(base_offset), stamped_ms)) => {
                     let timestamp_ms = if stamped_ms >= 0 { stamped_ms } else { owed.timestamp_ms };
-                    out.bulk(&id_text(timestamp_ms, base_offset + owed.index));
+                    write_id(out.as_mut_vec(), timestamp_ms, base_offset + owed.index);
                 }
                 Some((Err(error), _)) => out.error(&ErrorReply::from(error.clone()).0),
                 None => out.error("TRYAGAIN the append was given up"),

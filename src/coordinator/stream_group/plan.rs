@@ -1,9 +1,9 @@
 //! What each verb means: the records that it makes and the reply that it gives.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::schema::{Change, NAME_BYTES_MAX};
-use super::state::{Pending, StreamGroup};
+use super::state::{NEVER_MS, Pending, StreamGroup};
 use super::{Planned, StreamGroups};
 use crate::coordinator::group::StateRecord;
 use crate::model::Offset;
@@ -39,7 +39,7 @@ impl Planning<'_> {
     fn put_consumer(&mut self, name: &str) -> bool {
         let is_new = !self.group.consumers.contains_key(name);
         if is_new {
-            self.put(&Change::Consumer { name: name.to_owned(), seen_ms: self.now_ms });
+            self.put(&Change::Consumer { name: name.to_owned(), seen_ms: self.now_ms, active_ms: NEVER_MS });
         }
         is_new
     }
@@ -71,9 +71,8 @@ impl StreamGroups {
                 planning.reply(StreamGroupReply::Count(count))
             }
             StreamGroupVerb::DeleteConsumer(name) => delete_consumer(planning, name),
-            StreamGroupVerb::Begin { consumer } => {
-                planning.put_consumer(consumer);
-                planning.reply(StreamGroupReply::Position(group.position.next_offset))
+            StreamGroupVerb::Begin { .. } => {
+                Planned::reply(StreamGroupReply::Position(group.position.next_offset))
             }
             StreamGroupVerb::Deliver { consumer, from, to, entries } => {
                 deliver(planning, consumer, *from, *to, entries)
@@ -191,29 +190,33 @@ fn acknowledge(mut planning: Planning<'_>, entries: &[StreamEntryId]) -> Planned
     planning.reply(StreamGroupReply::Count(known.len()))
 }
 
+/// An entry that is named twice is claimed twice, as in Redis.
 fn claim(mut planning: Planning<'_>, wanted: &Claim) -> Planned {
-    let mut named = BTreeSet::new();
+    let now_ms = planning.now_ms;
+    let delivered_ms = wanted.delivered_ms.unwrap_or(now_ms);
     let mut claimed: Vec<StreamEntryId> = Vec::new();
-    for named_id in wanted.entries.iter().filter(|id| named.insert(id.offset)) {
-        let now_ms = planning.now_ms;
-        let (id, count_before) = match planning.group.pending.get(&named_id.offset) {
-            Some(pending) if pending.id(named_id.offset) != *named_id => continue,
-            Some(pending) if now_ms - pending.delivered_ms < wanted.min_idle_ms => continue,
-            Some(pending) => (*named_id, pending.delivery_count),
-            None if wanted.forces => (*named_id, 1),
-            None => continue,
+    let mut counts: BTreeMap<Offset, i64> = BTreeMap::new();
+    for id in &wanted.entries {
+        let pending = planning.group.pending.get(&id.offset);
+        let (is_known, delivered_before_ms, count_before) = match (counts.get(&id.offset), pending) {
+            (Some(count), _) => (true, delivered_ms, *count),
+            (None, Some(pending)) => {
+                (pending.id(id.offset) == *id, pending.delivered_ms, pending.delivery_count)
+            }
+            (None, None) => (wanted.forces, i64::MIN, 1),
         };
+        if !is_known || now_ms.saturating_sub(delivered_before_ms) < wanted.min_idle_ms {
+            continue;
+        }
         let counted = if wanted.keeps_count { count_before } else { count_before + 1 };
+        let delivery_count = wanted.delivery_count.unwrap_or(counted);
         if claimed.is_empty() {
             planning.put_consumer(&wanted.consumer);
         }
-        planning.put(&Change::Pending {
-            id,
-            consumer: wanted.consumer.clone(),
-            delivered_ms: wanted.delivered_ms.unwrap_or(now_ms),
-            delivery_count: wanted.delivery_count.unwrap_or(counted),
-        });
-        claimed.push(id);
+        let consumer = wanted.consumer.clone();
+        planning.put(&Change::Pending { id: *id, consumer, delivered_ms, delivery_count });
+        counts.insert(id.offset, delivery_count);
+        claimed.push(*id);
     }
     planning.reply(StreamGroupReply::Claimed(claimed))
 }

@@ -4,7 +4,7 @@
 //! key   = kind i16 | group string | topic string | partition i32 | by kind: nothing, consumer string, or offset i64
 //! value = version i16 (0) | by kind:
 //!   0 position  next offset i64 | time of the entry before i64 (ms, -1: unknown)
-//!   1 consumer  first seen i64 (ms)
+//!   1 consumer  seen i64 (ms) | given something i64 (ms, -1: never)
 //!   2 pending   consumer string | delivered i64 (ms) | delivery count i64 | timestamp of the entry i64 (ms)
 //! ```
 //!
@@ -50,7 +50,7 @@ pub(super) enum Change {
     /// The group is gone.
     Forget,
     /// A consumer came.
-    Consumer { name: String, seen_ms: i64 },
+    Consumer { name: String, seen_ms: i64, active_ms: i64 },
     /// A consumer went.
     ConsumerGone(String),
     /// An entry was delivered.
@@ -79,9 +79,10 @@ impl Change {
                 value.i64(position.last_timestamp_ms);
                 true
             }
-            Change::Consumer { name, seen_ms } => {
+            Change::Consumer { name, seen_ms, active_ms } => {
                 head.string(name);
                 value.i64(*seen_ms);
+                value.i64(*active_ms);
                 true
             }
             Change::Pending { id, consumer, delivered_ms, delivery_count } => {
@@ -118,7 +119,7 @@ impl Change {
             }
             (POSITION_KIND, None) => Change::Forget,
             (CONSUMER_KIND, Some(mut value)) => {
-                Change::Consumer { name: head.string()?, seen_ms: value.i64()? }
+                Change::Consumer { name: head.string()?, seen_ms: value.i64()?, active_ms: value.i64()? }
             }
             (CONSUMER_KIND, None) => Change::ConsumerGone(head.string()?),
             (PENDING_KIND, Some(mut value)) => Change::Pending {

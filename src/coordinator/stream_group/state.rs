@@ -68,12 +68,8 @@ impl StreamGroup {
         match change {
             Change::Position(position) => self.position = position,
             Change::Forget => *self = StreamGroup::default(),
-            Change::Consumer { name, seen_ms } => {
-                self.consumers.entry(name).or_insert(Consumer {
-                    seen_ms,
-                    active_ms: NEVER_MS,
-                    ..Consumer::default()
-                });
+            Change::Consumer { name, seen_ms, active_ms } => {
+                self.consumers.entry(name).or_insert(Consumer { seen_ms, active_ms, ..Consumer::default() });
             }
             Change::ConsumerGone(name) => {
                 for offset in self.consumers.remove(&name).unwrap_or_default().pending {
@@ -107,10 +103,11 @@ impl StreamGroup {
     /// The records that hold this state.
     pub(super) fn records(&self, key: &StreamGroupKey) -> impl Iterator<Item = StateRecord> {
         let position = Change::Position(self.position);
-        let consumers = self
-            .consumers
-            .iter()
-            .map(|(name, consumer)| Change::Consumer { name: name.clone(), seen_ms: consumer.seen_ms });
+        let consumers = self.consumers.iter().map(|(name, consumer)| Change::Consumer {
+            name: name.clone(),
+            seen_ms: consumer.seen_ms,
+            active_ms: consumer.active_ms,
+        });
         let pending = self.pending.iter().map(|(offset, pending)| Change::Pending {
             id: pending.id(*offset),
             consumer: pending.consumer.clone(),

@@ -155,23 +155,28 @@ async fn put_claimed(
     broker: &Broker,
     group: &Group<'_>,
     out: &mut Encoder,
-    mut claimed: Vec<StreamEntryId>,
+    claimed: Vec<StreamEntryId>,
     just_ids: bool,
     max_bytes: usize,
 ) -> Result<Vec<StreamEntryId>, ErrorReply> {
-    claimed.sort_unstable();
-    let read = read_these(broker, &group.key.place, &claimed, max_bytes).await?;
-    let gone: Vec<StreamEntryId> =
-        read.iter().filter(|(_, entry)| entry.is_none()).map(|(id, _)| *id).collect();
+    let mut named = claimed.clone();
+    named.sort_unstable();
+    named.dedup();
+    let read = read_these(broker, &group.key.place, &named, max_bytes).await?;
+    let entry_of = |id: &StreamEntryId| {
+        read.binary_search_by_key(id, |(id, _)| *id).ok().and_then(|index| read[index].1.as_ref())
+    };
+    let gone: Vec<StreamEntryId> = named.into_iter().filter(|id| entry_of(id).is_none()).collect();
     if !gone.is_empty() {
         group.count(StreamGroupVerb::Acknowledge(gone.clone())).await?;
     }
-    out.array(read.len() - gone.len());
-    for (id, entry) in &read {
-        match entry {
-            Some(_) if just_ids => put_id(out, *id),
-            Some(entry) => out.raw(entry),
-            None => {}
+    let shown = claimed.iter().filter_map(|id| Some((id, entry_of(id)?)));
+    out.array(shown.clone().count());
+    for (id, entry) in shown {
+        if just_ids {
+            put_id(out, *id);
+        } else {
+            out.raw(entry);
         }
     }
     Ok(gone)

@@ -147,7 +147,7 @@ pub(super) async fn read_these(
 
 /// Writes the id of an entry.
 pub(super) fn put_id(out: &mut Encoder, id: StreamEntryId) {
-    out.bulk(&entry_id::id_text(id.timestamp_ms, id.offset));
+    entry_id::write_id(out.as_mut_vec(), id.timestamp_ms, id.offset);
 }
 
 /// XACK key group id [id ...]

@@ -137,7 +137,7 @@ async fn command(call: &mut Call<'_>) -> CommandResult {
             for row in wanted {
                 match row {
                     Some(row) => put_row(call.out, row),
-                    None => call.out.null_array(),
+                    None => call.out.null(),
                 }
             }
         }

@@ -96,6 +96,9 @@ pub(super) async fn xadd(call: &mut Call<'_>) -> CommandResult {
         call.out.null();
         return Ok(Flow::Continue);
     }
+    if matches!(wanted, WantedId::Given(..)) && broker.image().topic(name.topic).is_none() {
+        return Err(WantedId::not_ours_to_choose()); // no topic is made for a refusal
+    }
     let topic = stream_name::topic_or_create(&broker, name.topic).await?;
     // Of several partitions the record's key chooses one, as for Kafka's clients; what looks at the stream as a whole
     // needs its name.
@@ -141,7 +144,10 @@ impl WantedId {
         if offset == b"*" {
             return Ok(WantedId::At(time_ms));
         }
-        Ok(WantedId::Given(time_ms, number(offset).ok_or_else(ErrorReply::invalid_id)?))
+        match (time_ms, number(offset).ok_or_else(ErrorReply::invalid_id)?) {
+            (0, 0) => Err(ErrorReply::err("The ID specified in XADD must be greater than 0-0")),
+            (time_ms, offset) => Ok(WantedId::Given(time_ms, offset)),
+        }
     }
 
     /// The timestamp to write, if it is not now.
@@ -149,9 +155,6 @@ impl WantedId {
         let (time_ms, offset) = match self {
             WantedId::Any => return Ok(None),
             WantedId::At(time_ms) => (time_ms, None),
-            WantedId::Given(0, 0) => {
-                return Err(ErrorReply::err("The ID specified in XADD must be greater than 0-0"));
-            }
             WantedId::Given(time_ms, offset) => (time_ms, Some(offset)),
         };
         let last_ms = list_offset(broker, place, OffsetSpec::MaxTimestamp).await?.1;
@@ -161,12 +164,13 @@ impl WantedId {
                 "The ID specified in XADD is equal or smaller than the target stream top item",
             ));
         }
-        if offset.is_some() {
-            return Err(ErrorReply::err(
-                "the part of an ID behind the '-' is the entry's offset, which the log gives; write * or <ms>-*",
-            ));
-        }
-        Ok(Some(time_ms))
+        if offset.is_some() { Err(WantedId::not_ours_to_choose()) } else { Ok(Some(time_ms)) }
+    }
+
+    fn not_ours_to_choose() -> ErrorReply {
+        ErrorReply::err(
+            "the part of an ID behind the '-' is the entry's offset, which the log gives; write * or <ms>-*",
+        )
     }
 }
 

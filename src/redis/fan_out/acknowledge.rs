@@ -15,7 +15,7 @@ use crate::redis::link::Link;
 use crate::runtime::{sleep, spawn_detached};
 
 /// Time between two commits of one subscription.
-const COMMIT_INTERVAL: Duration = Duration::from_millis(20);
+const COMMIT_INTERVAL: Duration = Duration::from_millis(50);
 /// Time until a commit that failed is tried again.
 const COMMIT_RETRY: Duration = Duration::from_millis(500);
 

@@ -45,6 +45,11 @@ impl Encoder {
         std::mem::take(&mut self.out)
     }
 
+    /// Where replies are put that are encoded elsewhere.
+    pub(in crate::redis) fn as_mut_vec(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
     /// Puts replies that were encoded elsewhere.
     pub(in crate::redis) fn raw(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);
