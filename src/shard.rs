@@ -13,6 +13,7 @@ mod maintenance;
 mod partitions;
 mod request;
 mod state_log;
+mod topics_view;
 mod waits;
 
 use std::cell::{Cell, RefCell};

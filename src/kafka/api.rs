@@ -106,6 +106,8 @@ kafka_apis! {
     47  OffsetDelete             offset_delete              0..=0    1;
     60  DescribeCluster          describe_cluster           0..=2    0;
     61  DescribeProducers        describe_producers         0..=0    0;
+    68  ConsumerGroupHeartbeat   consumer_group_heartbeat   0..=1    0;
+    69  ConsumerGroupDescribe    consumer_group_describe    0..=1    0;
     74  ListConfigResources      list_config_resources      0..=1    0;
     75  DescribeTopicPartitions  describe_topic_partitions  0..=0    0;
 }
@@ -203,6 +205,11 @@ impl RequestContext<'_> {
     /// The version of the request's API.
     pub(super) fn version(&self) -> i16 {
         self.header.version
+    }
+
+    /// The client's address as groups show it.
+    pub(super) fn client_host(&self) -> String {
+        format!("/{}", self.peer.ip().to_canonical())
     }
 
     /// The client's name for itself, empty if it has none.

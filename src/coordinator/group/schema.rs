@@ -25,7 +25,7 @@
 //! A value of `None` is a tombstone. The tests hold bytes that Kafka 4.3.1's own classes wrote.
 //! Source: Kafka's group-coordinator/src/main/resources/common/message/{OffsetCommit,GroupMetadata}{Key,Value}.json.
 
-mod reader;
+pub(in crate::coordinator) mod reader;
 
 use bytes::Bytes;
 

@@ -12,18 +12,18 @@ use super::{STRING_BYTES_MAX, SchemaError};
 const FLEXIBLE_FROM: i16 = 4;
 
 /// The bytes not read yet, and in which of the two codings lengths are.
-pub(super) struct Reader<'a> {
+pub(in crate::coordinator) struct Reader<'a> {
     rest: &'a [u8],
     flexible: bool,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(in crate::coordinator) fn new(bytes: &'a [u8]) -> Self {
         Reader { rest: bytes, flexible: false }
     }
 
     /// Reads the version of a value; from here on lengths are read as that version writes them.
-    pub(super) fn value_version(&mut self, version_max: i16) -> Result<i16, SchemaError> {
+    pub(in crate::coordinator) fn value_version(&mut self, version_max: i16) -> Result<i16, SchemaError> {
         let version = self.i16()?;
         if !(0..=version_max).contains(&version) {
             return Err(SchemaError::ValueVersion(version));
@@ -32,23 +32,34 @@ impl<'a> Reader<'a> {
         Ok(version)
     }
 
-    pub(super) fn i16(&mut self) -> Result<i16, SchemaError> {
+    /// Reads the version of a value all of whose versions are flexible.
+    pub(in crate::coordinator) fn flexible_version(&mut self, version_max: i16) -> Result<i16, SchemaError> {
+        let version = self.value_version(version_max)?;
+        self.flexible = true;
+        Ok(version)
+    }
+
+    pub(in crate::coordinator) fn i8(&mut self) -> Result<i8, SchemaError> {
+        self.array().map(i8::from_be_bytes)
+    }
+
+    pub(in crate::coordinator) fn i16(&mut self) -> Result<i16, SchemaError> {
         self.array().map(i16::from_be_bytes)
     }
 
-    pub(super) fn i32(&mut self) -> Result<i32, SchemaError> {
+    pub(in crate::coordinator) fn i32(&mut self) -> Result<i32, SchemaError> {
         self.array().map(i32::from_be_bytes)
     }
 
-    pub(super) fn i64(&mut self) -> Result<i64, SchemaError> {
+    pub(in crate::coordinator) fn i64(&mut self) -> Result<i64, SchemaError> {
         self.array().map(i64::from_be_bytes)
     }
 
-    pub(super) fn string(&mut self) -> Result<String, SchemaError> {
+    pub(in crate::coordinator) fn string(&mut self) -> Result<String, SchemaError> {
         self.nullable_string()?.ok_or(SchemaError::Length)
     }
 
-    pub(super) fn nullable_string(&mut self) -> Result<Option<String>, SchemaError> {
+    pub(in crate::coordinator) fn nullable_string(&mut self) -> Result<Option<String>, SchemaError> {
         let length = if self.flexible { self.compact_length()? } else { i64::from(self.i16()?) };
         let Some(length) = nullable(length)? else { return Ok(None) };
         if length > STRING_BYTES_MAX {
@@ -59,26 +70,39 @@ impl<'a> Reader<'a> {
     }
 
     /// Copies, so that the state does not keep whole batches of the log alive.
-    pub(super) fn bytes(&mut self) -> Result<Bytes, SchemaError> {
+    pub(in crate::coordinator) fn bytes(&mut self) -> Result<Bytes, SchemaError> {
         let length = self.array_length()?;
         Ok(Bytes::copy_from_slice(self.take(length)?))
     }
 
-    pub(super) fn array_length(&mut self) -> Result<usize, SchemaError> {
+    pub(in crate::coordinator) fn array_length(&mut self) -> Result<usize, SchemaError> {
+        self.nullable_array_length()?.ok_or(SchemaError::Length)
+    }
+
+    pub(in crate::coordinator) fn nullable_array_length(&mut self) -> Result<Option<usize>, SchemaError> {
         let length = if self.flexible { self.compact_length()? } else { i64::from(self.i32()?) };
-        nullable(length)?.ok_or(SchemaError::Length)
+        nullable(length)
     }
 
     /// Steps over the tagged fields that end a struct of a flexible version.
-    pub(super) fn tagged_fields(&mut self) -> Result<(), SchemaError> {
+    pub(in crate::coordinator) fn tagged_fields(&mut self) -> Result<(), SchemaError> {
         if !self.flexible {
             return Ok(());
         }
+        self.tagged_fields_with(|_, _| Ok(()))
+    }
+
+    /// Hands each tagged field that ends a flexible struct to `read`, by its number.
+    pub(in crate::coordinator) fn tagged_fields_with(
+        &mut self,
+        mut read: impl FnMut(u32, &mut Reader<'a>) -> Result<(), SchemaError>,
+    ) -> Result<(), SchemaError> {
         let count = self.varint()?;
         for _ in 0..count {
-            self.varint()?;
+            let tag = self.varint()?;
             let length = usize::try_from(self.varint()?).map_err(|_| SchemaError::Length)?;
-            self.take(length)?;
+            let mut field = Reader { rest: self.take(length)?, flexible: true };
+            read(tag, &mut field)?;
         }
         Ok(())
     }
@@ -92,7 +116,7 @@ impl<'a> Reader<'a> {
         varint::read_u32(&mut self.rest).ok_or(SchemaError::CutShort)
     }
 
-    fn array<const COUNT: usize>(&mut self) -> Result<[u8; COUNT], SchemaError> {
+    pub(in crate::coordinator) fn array<const COUNT: usize>(&mut self) -> Result<[u8; COUNT], SchemaError> {
         let (array, rest) = self.rest.split_first_chunk().ok_or(SchemaError::CutShort)?;
         self.rest = rest;
         Ok(*array)
