@@ -26,7 +26,7 @@ pub use topics::CreatedTopic;
 
 pub use crate::metadata::{ClusterImage, PartitionImage, TopicImage};
 pub use crate::partition::{EpochEnd, IsolationLevel, ListedOffset, OffsetSpec, ProducerDescription};
-pub use crate::shard::{NewPartitions, NewTopic};
+pub use crate::shard::{MetadataLog, NewPartitions, NewTopic};
 
 use crate::config::Config;
 use crate::model::{LeaderEpoch, NO_LEADER_EPOCH, ProducerId, ShardId, TopicPartition};

@@ -25,7 +25,7 @@ use ahash::AHashMap;
 
 pub use connect::{Dispatched, ShardEnds, shard_ends};
 pub use controller::{
-    ControllerError, ControllerReply, ControllerRequest, NewPartitions, NewTopic, TopicChange,
+    ControllerError, ControllerReply, ControllerRequest, MetadataLog, NewPartitions, NewTopic, TopicChange,
 };
 pub use maintenance::find_partitions;
 pub use partitions::{FoundTopics, OpenFailure};

@@ -97,13 +97,22 @@ kafka_apis! {
     21  DeleteRecords            delete_records             0..=2    2;
     22  InitProducerId           init_producer_id           0..=5    2;
     23  OffsetForLeaderEpoch     offset_for_leader_epoch    2..=4    4;
+    29  DescribeAcls             describe_acls              1..=3    2;
+    30  CreateAcls               create_acls                1..=3    2;
+    31  DeleteAcls               delete_acls                1..=3    2;
     32  DescribeConfigs          describe_configs           1..=4    4;
     33  AlterConfigs             alter_configs              0..=2    2;
     35  DescribeLogDirs          describe_log_dirs          1..=4    2;
     37  CreatePartitions         create_partitions          0..=3    2;
     42  DeleteGroups             delete_groups              0..=2    2;
+    43  ElectLeaders             elect_leaders              0..=2    2;
     44  IncrementalAlterConfigs  incremental_alter_configs  0..=1    1;
+    46  ListPartitionReassignments list_partition_reassignments 0..=0 0;
     47  OffsetDelete             offset_delete              0..=0    1;
+    48  DescribeClientQuotas     describe_client_quotas     0..=1    1;
+    50  DescribeUserScramCredentials describe_user_scram_credentials 0..=0 0;
+    55  DescribeQuorum           describe_quorum            0..=2    0;
+    57  UpdateFeatures           update_features            0..=2    0;
     60  DescribeCluster          describe_cluster           0..=2    0;
     61  DescribeProducers        describe_producers         0..=0    0;
     68  ConsumerGroupHeartbeat   consumer_group_heartbeat   0..=1    0;
@@ -270,6 +279,8 @@ fn check_with<Q: Decodable, R: Encodable>(
 
 /// What clients that ask for transactions are told.
 const NO_TRANSACTIONS: &str = "this server does not do transactions yet";
+/// What those who ask about ACLs are told, in Kafka's words.
+const NO_AUTHORIZER: &str = "No Authorizer is configured.";
 /// "Not asked for" in the place of authorized operations.
 const NO_OPERATIONS: i32 = i32::MIN;
 /// All that can be done to a topic, one bit for each of Kafka's `AclOperation` codes: 3 to 8, 10, 11.

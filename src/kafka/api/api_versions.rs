@@ -3,9 +3,7 @@
 //! 1: throttle time | 3: flexible, the client's software, features (KIP-511, KIP-584) | 4: features from level 0.
 //!
 //! The reply's header never has tagged fields, so that a client newer than us can read it. An unknown version is
-//! answered in version 0 with UNSUPPORTED_VERSION and the versions of this API alone. Features stand for what is done
-//! here: group.version 1 is KIP-848. transaction.version, share.version and streams.version stand for things not done
-//! yet, and clients take their absence for level 0.
+//! answered in version 0 with UNSUPPORTED_VERSION and the versions of this API alone.
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::api_versions_response::{
@@ -14,12 +12,9 @@ use kafka_protocol::messages::api_versions_response::{
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 
 use super::{API_ROWS, ApiRow, Outcome, RequestContext, text};
+use crate::kafka::features::{FEATURES, FEATURES_EPOCH};
 use crate::kafka::frame::{self, RequestHeader};
 
-/// What is done here beyond what the APIs' versions tell, with its level.
-const FEATURES: &[(&str, i16)] = &[("group.version", 1)];
-/// Counts up when features change, which they do not while the server runs.
-const FEATURES_EPOCH: i64 = 0;
 /// The first version that may tell features whose lowest level is 0 (KAFKA-17011).
 const LEVEL_0_VERSION: i16 = 4;
 /// The first version in which clients name their software.
@@ -30,14 +25,17 @@ pub(super) async fn handle(ctx: &RequestContext<'_>, request: ApiVersionsRequest
     if ctx.version() >= SOFTWARE_VERSION && !names.into_iter().all(|name| is_software_name(name)) {
         return ApiVersionsResponse::default().with_error_code(ResponseError::InvalidRequest.code());
     }
-    let supported = FEATURES.iter().map(|(name, level)| {
-        SupportedFeatureKey::default().with_name(text(*name)).with_min_version(0).with_max_version(*level)
+    let supported = FEATURES.iter().map(|feature| {
+        SupportedFeatureKey::default()
+            .with_name(text(feature.name))
+            .with_min_version(0)
+            .with_max_version(feature.level)
     });
-    let finalized = FEATURES.iter().map(|(name, level)| {
+    let finalized = FEATURES.iter().map(|feature| {
         FinalizedFeatureKey::default()
-            .with_name(text(*name))
-            .with_min_version_level(*level)
-            .with_max_version_level(*level)
+            .with_name(text(feature.name))
+            .with_min_version_level(feature.level)
+            .with_max_version_level(feature.level)
     });
     // Versions before 3 do not have them.
     let has_features = ctx.version() >= SOFTWARE_VERSION;

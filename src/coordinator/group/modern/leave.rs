@@ -70,11 +70,16 @@ impl Turn<'_> {
             return;
         }
         modern.drop_unused_regexes();
+        let is_empty = modern.is_empty();
+        // Without a new epoch, so that the members' epochs are the generation they are told to leave.
+        if !is_empty && self.may_downgrade(None) {
+            self.downgrade();
+            return self.rebalance("the group returned to the classic protocol");
+        }
+        let Some(modern) = self.group.modern.as_deref_mut() else { return };
         modern.bump_epoch(&topics);
-        if modern.is_empty() {
+        if is_empty {
             self.plan_retention(RETENTION_CHECK_MS);
-        } else if modern.kind == Kind::Consumer {
-            self.downgrade_if_classic();
         }
     }
 

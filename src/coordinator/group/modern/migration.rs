@@ -107,14 +107,6 @@ impl Turn<'_> {
             && others.into_iter().all(|(_, member)| member.info.classic.is_some())
     }
 
-    /// Makes the group a classic one if only members of that protocol are left, who then join anew.
-    pub(super) fn downgrade_if_classic(&mut self) {
-        if self.may_downgrade(None) {
-            self.downgrade();
-            self.rebalance("the group returned to the classic protocol");
-        }
-    }
-
     /// Makes the group a classic, stable one. All its members speak the classic protocol.
     pub(super) fn downgrade(&mut self) {
         let Some(modern) = self.group.modern.as_deref() else { return };
