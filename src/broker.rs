@@ -29,7 +29,7 @@ pub use transactions::{ProduceTransaction, TransactionSupport};
 
 pub use crate::metadata::{ClusterImage, PartitionImage, TopicImage};
 pub use crate::partition::{EpochEnd, IsolationLevel, ListedOffset, Marker, OffsetSpec, ProducerDescription};
-pub use crate::shard::{Listening, NewPartitions, NewTopic};
+pub use crate::shard::{Listening, MetadataLog, NewPartitions, NewTopic};
 
 use crate::config::Config;
 use crate::model::{LeaderEpoch, NO_LEADER_EPOCH, ShardId, TopicPartition};

@@ -29,6 +29,6 @@ pub use page::configuration_page;
 pub use table::{BROKER_ENTRIES, Config, TOPIC_ONLY_ENTRIES, TopicConfig};
 pub use topic::validate_topic_override;
 pub use value::{
-    CleanupPolicy, CompressionType, Limit, ListenAddr, LogFilter, OptionalAddr, Problem, ShardCount,
-    TimestampType, WritePath,
+    CleanupPolicy, CompressionType, Limit, ListenAddr, LogFilter, MigrationPolicy, OptionalAddr, Problem,
+    ShardCount, TimestampType, WritePath,
 };

@@ -22,6 +22,7 @@ mod frame;
 
 mod decode_guard;
 mod error_code;
+mod features;
 mod fetch_session;
 
 mod api;

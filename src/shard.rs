@@ -16,6 +16,7 @@ mod request;
 mod state_log;
 mod stream_groups;
 mod subscribers;
+mod topics_view;
 mod transactions;
 mod waits;
 
@@ -28,7 +29,7 @@ use ahash::AHashMap;
 
 pub use connect::{Dispatched, ShardEnds, shard_ends};
 pub use controller::{
-    ControllerError, ControllerReply, ControllerRequest, NewPartitions, NewTopic, TopicChange,
+    ControllerError, ControllerReply, ControllerRequest, MetadataLog, NewPartitions, NewTopic, TopicChange,
 };
 pub use maintenance::find_partitions;
 pub use partitions::{FoundTopics, OpenFailure};

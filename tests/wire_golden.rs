@@ -151,11 +151,15 @@ fn read(key: i16, version: i16, reply: &[u8]) -> String {
         21 DeleteRecordsResponse, 22 InitProducerIdResponse, 23 OffsetForLeaderEpochResponse,
         24 AddPartitionsToTxnResponse, 25 AddOffsetsToTxnResponse, 26 EndTxnResponse,
         27 WriteTxnMarkersResponse, 28 TxnOffsetCommitResponse,
+        29 DescribeAclsResponse, 30 CreateAclsResponse, 31 DeleteAclsResponse,
         32 DescribeConfigsResponse, 33 AlterConfigsResponse, 35 DescribeLogDirsResponse,
-        37 CreatePartitionsResponse, 42 DeleteGroupsResponse, 44 IncrementalAlterConfigsResponse,
-        47 OffsetDeleteResponse, 60 DescribeClusterResponse, 61 DescribeProducersResponse,
-        65 DescribeTransactionsResponse, 66 ListTransactionsResponse, 74 ListConfigResourcesResponse,
-        75 DescribeTopicPartitionsResponse,
+        37 CreatePartitionsResponse, 42 DeleteGroupsResponse, 43 ElectLeadersResponse,
+        44 IncrementalAlterConfigsResponse, 46 ListPartitionReassignmentsResponse,
+        47 OffsetDeleteResponse, 48 DescribeClientQuotasResponse, 50 DescribeUserScramCredentialsResponse,
+        55 DescribeQuorumResponse, 57 UpdateFeaturesResponse, 60 DescribeClusterResponse,
+        61 DescribeProducersResponse, 65 DescribeTransactionsResponse, 66 ListTransactionsResponse,
+        68 ConsumerGroupHeartbeatResponse, 69 ConsumerGroupDescribeResponse,
+        74 ListConfigResourcesResponse, 75 DescribeTopicPartitionsResponse,
     )
 }
 
@@ -170,7 +174,9 @@ fn mask(said: &str, masks: &[(String, &str)]) -> String {
         for (value, word) in masks {
             line = line.replace(value, word);
         }
-        for field in ["total_bytes: ", "usable_bytes: "] {
+        for field in
+            ["total_bytes: ", "usable_bytes: ", "last_fetch_timestamp: ", "last_caught_up_timestamp: "]
+        {
             if let Some((before, value)) = line.split_once(field)
                 && value != "-1,"
             {

@@ -1,9 +1,11 @@
 //! Questions about offsets and logs: ListOffsets, leader epochs, DeleteRecords, log dirs, producers.
 
-use super::{Broker, BrokerError, EpochEnd, IsolationLevel, ListedOffset, OffsetSpec, ProducerDescription};
+use super::{
+    Broker, BrokerError, EpochEnd, IsolationLevel, ListedOffset, MetadataLog, OffsetSpec, ProducerDescription,
+};
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicPartition};
 use crate::runtime::{blocking, process};
-use crate::shard::{ShardReply, ShardRequest};
+use crate::shard::{ControllerReply, ControllerRequest, ShardReply, ShardRequest};
 
 /// One question of ListOffsets.
 #[derive(Debug, Clone)]
@@ -95,6 +97,17 @@ impl Broker {
         }
         found.sort_by(|a, b| a.topic_partition.cmp(&b.topic_partition));
         found
+    }
+
+    /// How far the metadata log has come.
+    ///
+    /// # Errors
+    /// If it is not open.
+    pub async fn metadata_log(&self) -> Result<MetadataLog, BrokerError> {
+        match self.shard.call(0, ShardRequest::Control(ControllerRequest::MetadataLog)).await {
+            ShardReply::Controlled(ControllerReply::MetadataLog(log)) => Ok(log?),
+            _ => Err(BrokerError::ShardUnavailable),
+        }
     }
 
     /// The absolute path of the data directory.

@@ -11,8 +11,8 @@ use super::declare::declare_entries;
 use super::entry::{Alias, Alter, ConfigType, Entry, INT_MAX, LONG_MAX, Rule, Unit};
 use super::origin::Origins;
 use super::value::{
-    CleanupPolicy, CompressionType, Limit, ListenAddr, LogFilter, OptionalAddr, Problem, Setting, ShardCount,
-    TimestampType, WritePath, normalize,
+    CleanupPolicy, CompressionType, Limit, ListenAddr, LogFilter, MigrationPolicy, OptionalAddr, Problem,
+    Setting, ShardCount, TimestampType, WritePath, normalize,
 };
 
 declare_entries! {
@@ -275,6 +275,26 @@ declare_entries! {
             default "3000", bounds 0 => INT_MAX, unit Milliseconds;
         /// How many members a group may have.
         group_max_size: usize as Int, "group.max.size", default "2147483647", bounds 1 => INT_MAX;
+        /// Silence after which a member of a consumer group (KIP-848) is removed.
+        group_consumer_session_timeout_ms: i32 as Int, "group.consumer.session.timeout.ms",
+            default "45000", bounds 1 => INT_MAX, unit Milliseconds;
+        /// How often members of consumer groups are told to send heartbeats.
+        group_consumer_heartbeat_interval_ms: i32 as Int, "group.consumer.heartbeat.interval.ms",
+            default "5000", bounds 1 => INT_MAX, unit Milliseconds;
+        /// How many members a consumer group may have.
+        group_consumer_max_size: usize as Int, "group.consumer.max.size",
+            default "2147483647", bounds 1 => INT_MAX;
+        /// Whether groups change between the classic and the consumer protocol while they have members.
+        group_consumer_migration_policy: MigrationPolicy as String, "group.consumer.migration.policy",
+            default "bidirectional";
+        /// The shortest time between two assignments of a consumer group, so that members who come together are
+        /// assigned together; 0 assigns at once.
+        group_consumer_assignment_interval_ms: i32 as Int, "group.consumer.assignment.interval.ms",
+            default "1000", bounds 0 => INT_MAX, unit Milliseconds;
+        /// The longest time between two looks for topics that match a group's regular expressions; new topics are
+        /// looked for at once.
+        group_consumer_regex_refresh_interval_ms: i32 as Int, "group.consumer.regex.refresh.interval.ms",
+            default "600000", bounds 10_000 => INT_MAX, unit Milliseconds;
         /// How many groups this server keeps; joining or committing under a new name beyond it is refused.
         groups_max: usize as Int, "groups.max", default "100000", bounds 1 => INT_MAX;
         /// How many partitions the offsets topic is created with.

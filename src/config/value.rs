@@ -10,7 +10,7 @@ use std::fmt;
 use super::entry::Rule;
 
 pub use address::{ListenAddr, OptionalAddr};
-pub use choice::{CleanupPolicy, CompressionType, TimestampType, WritePath};
+pub use choice::{CleanupPolicy, CompressionType, MigrationPolicy, TimestampType, WritePath};
 pub use number::{Limit, ShardCount};
 pub use text::LogFilter;
 

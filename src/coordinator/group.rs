@@ -30,6 +30,7 @@ mod appends;
 mod classic_group;
 mod join;
 mod membership;
+pub mod modern;
 mod offset_verbs;
 mod offsets;
 mod rebalance;
@@ -37,6 +38,7 @@ mod replay;
 mod retention;
 pub mod schema;
 mod sync;
+pub mod topics;
 mod turn;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -52,10 +54,13 @@ use super::timers::Timers;
 
 use appends::{AfterAppend, Append};
 use classic_group::ClassicGroup;
+use modern::{Kind, ModernGroup, ModernStore};
 use offsets::GroupOffsets;
+use topics::{NoTopics, Topics};
 use turn::{Output, Turn};
 
 pub use appends::AppendId;
+pub use modern::assignor::Assignor;
 pub use schema::StateRecord;
 
 /// Most timers that one call of `on_timer` serves, so that it never holds the shard for long.
@@ -87,6 +92,44 @@ pub struct GroupSettings {
     pub offsets_retention_ms: i64,
     /// Longest note beside an offset.
     pub offset_metadata_max_bytes: usize,
+    /// Those of consumer groups (KIP-848).
+    pub consumer: ConsumerSettings,
+}
+
+/// The limits and times of consumer groups (KIP-848), named as in the configuration after `group.consumer.`.
+#[derive(Debug, Clone)]
+pub struct ConsumerSettings {
+    /// Silence after which a member is removed.
+    pub session_timeout_ms: i64,
+    /// Time between heartbeats, as members are told.
+    pub heartbeat_interval_ms: i32,
+    /// Most members of a group.
+    pub max_size: usize,
+    /// The assignors that members may wish; the first is the default.
+    pub assignors: Vec<Assignor>,
+    /// Shortest time between two assignments.
+    pub assignment_interval_ms: i64,
+    /// Longest time between two looks for topics that match expressions.
+    pub regex_refresh_interval_ms: i64,
+    /// Whether a classic group becomes a consumer group when a member of that protocol joins.
+    pub may_upgrade: bool,
+    /// Whether a consumer group becomes a classic one when only members of that protocol remain.
+    pub may_downgrade: bool,
+}
+
+impl Default for ConsumerSettings {
+    fn default() -> Self {
+        ConsumerSettings {
+            session_timeout_ms: 45_000,
+            heartbeat_interval_ms: 5_000,
+            max_size: usize::MAX,
+            assignors: vec![Assignor::Uniform, Assignor::Range],
+            assignment_interval_ms: 1_000,
+            regex_refresh_interval_ms: 10 * 60 * 1_000,
+            may_upgrade: true,
+            may_downgrade: true,
+        }
+    }
 }
 
 impl Default for GroupSettings {
@@ -99,6 +142,7 @@ impl Default for GroupSettings {
             groups_max: usize::MAX,
             offsets_retention_ms: 7 * 24 * 60 * 60 * 1_000,
             offset_metadata_max_bytes: 4_096,
+            consumer: ConsumerSettings::default(),
         }
     }
 }
@@ -128,13 +172,23 @@ enum TimerKey {
     Sync(Arc<str>),
     /// Offsets may have expired.
     Retention(Arc<str>),
+    /// (group, member of a new group): it owes partitions that were taken from it.
+    Revocation(Arc<str>, Arc<str>),
+    /// (group, member of the classic protocol in a consumer group): it owes its JoinGroup.
+    MemberJoin(Arc<str>, Arc<str>),
+    /// (group, member of the classic protocol in a consumer group): it owes its SyncGroup.
+    MemberSync(Arc<str>, Arc<str>),
 }
 
 /// Everything about one group.
 #[derive(Debug)]
 struct Group {
     id: Arc<str>,
+    /// Empty while the group speaks one of the new protocols.
     classic: ClassicGroup,
+    modern: Option<Box<ModernGroup>>,
+    /// What of the new protocols is on its way to the log.
+    store: ModernStore,
     offsets: GroupOffsets,
     /// The group's record as it is in the log.
     stored: Option<Bytes>,
@@ -149,6 +203,8 @@ impl Group {
         Group {
             id,
             classic,
+            modern: None,
+            store: ModernStore::default(),
             offsets: GroupOffsets::default(),
             stored: None,
             appends_under_way: 0,
@@ -163,6 +219,7 @@ type IdSource = Box<dyn FnMut() -> Uuid + Send>;
 pub struct GroupCoordinator {
     settings: GroupSettings,
     ids: IdSource,
+    topics: Topics,
     is_loaded: bool,
     /// Ordered, so that what a seed produced once it produces again.
     groups: BTreeMap<Arc<str>, Group>,
@@ -186,6 +243,7 @@ impl GroupCoordinator {
         GroupCoordinator {
             settings,
             ids,
+            topics: Arc::new(NoTopics),
             is_loaded: false,
             groups: BTreeMap::new(),
             transactions: HashMap::new(),
@@ -217,7 +275,17 @@ impl GroupCoordinator {
                 Effects::reply(token, GroupReply::Describe(self.describe(&describe)))
             }
             GroupRequest::Delete(delete) => self.delete_group(token, &delete, now_ms),
+            GroupRequest::ConsumerHeartbeat(heartbeat) => self.consumer_heartbeat(token, heartbeat, now_ms),
+            GroupRequest::DescribeConsumer(describe) => {
+                let described = self.describe_modern(Kind::Consumer, &describe);
+                Effects::reply(token, GroupReply::DescribeConsumer(described))
+            }
         }
+    }
+
+    /// The topics are these from now on; groups take notice at their members' next heartbeats.
+    pub fn set_topics(&mut self, topics: Topics) {
+        self.topics = topics;
     }
 
     /// When `on_timer` is to be called next; none while nothing is due. It may be early, never late.
@@ -234,9 +302,17 @@ impl GroupCoordinator {
             let group_id = match &key {
                 TimerKey::Session(group_id, _) | TimerKey::Join(group_id) => group_id.clone(),
                 TimerKey::Sync(group_id) | TimerKey::Retention(group_id) => group_id.clone(),
+                TimerKey::Revocation(group_id, _) => group_id.clone(),
+                TimerKey::MemberJoin(group_id, _) | TimerKey::MemberSync(group_id, _) => group_id.clone(),
             };
             self.turn(&group_id, &mut output, now_ms, |turn| match &key {
+                TimerKey::Session(_, member_id) if turn.group.modern.is_some() => {
+                    turn.expire_member(member_id)
+                }
                 TimerKey::Session(_, member_id) => turn.expire_session(member_id),
+                TimerKey::Revocation(_, member_id)
+                | TimerKey::MemberJoin(_, member_id)
+                | TimerKey::MemberSync(_, member_id) => turn.expire_member(member_id),
                 TimerKey::Join(_) => turn.expire_join(),
                 TimerKey::Sync(_) => turn.expire_sync(),
                 TimerKey::Retention(_) => turn.expire_offsets(),
@@ -268,7 +344,10 @@ impl GroupCoordinator {
 
     /// The number of members of all groups.
     pub fn member_count(&self) -> usize {
-        self.groups.values().map(|group| group.classic.member_count()).sum()
+        let count = |group: &Group| {
+            group.classic.member_count() + group.modern.as_ref().map_or(0, |modern| modern.member_count())
+        };
+        self.groups.values().map(count).sum()
     }
 
     fn check(&self, request: &GroupRequest) -> Result<(), GroupError> {
@@ -299,11 +378,26 @@ impl GroupCoordinator {
 
     /// Lets `act` have a turn at one group, if it is there; a group that holds nothing afterwards is forgotten.
     fn turn(&mut self, group_id: &str, output: &mut Output, now_ms: i64, act: impl FnOnce(&mut Turn<'_>)) {
+        self.turn_at(group_id, output, now_ms, |turn| {
+            act(turn);
+            turn.settle_modern();
+        });
+    }
+
+    /// As `turn`, for what puts nothing out: no reply, no record.
+    fn turn_silently(&mut self, group_id: &str, now_ms: i64, act: impl FnOnce(&mut Turn<'_>)) {
+        let mut output = Output::default();
+        self.turn_at(group_id, &mut output, now_ms, act);
+        debug_assert!(output.records.is_empty() && output.replies.is_empty());
+    }
+
+    fn turn_at(&mut self, group_id: &str, output: &mut Output, now_ms: i64, act: impl FnOnce(&mut Turn<'_>)) {
         let Some(group) = self.groups.get_mut(group_id) else { return };
         let mut turn = Turn {
             group,
             timers: &mut self.timers,
             settings: &self.settings,
+            topics: &self.topics,
             ids: &mut self.ids,
             output,
             now_ms,
@@ -354,18 +448,43 @@ impl GroupCoordinator {
     fn check_invariants(&self) {
         for group in self.groups.values() {
             group.classic.check_invariants();
+            if let Some(modern) = &group.modern {
+                modern.check_invariants();
+                assert_eq!(group.classic.member_count(), 0);
+            }
         }
     }
 }
 
 impl Group {
     fn is_unused(&self) -> bool {
-        self.stored.is_none() && self.appends_under_way == 0 && self.is_idle() && self.offsets.is_empty()
+        self.stored.is_none()
+            && self.modern.is_none()
+            && self.store.is_idle()
+            && self.appends_under_way == 0
+            && self.is_idle()
+            && self.offsets.is_empty()
+    }
+
+    /// Whether it has no members, whichever protocol it speaks.
+    fn is_empty(&self) -> bool {
+        match &self.modern {
+            Some(modern) => modern.is_empty(),
+            None => self.classic.is_in(GroupState::Empty),
+        }
+    }
+
+    /// Whether a member reads `topic`.
+    fn is_subscribed_to(&self, topic: &str) -> bool {
+        match &self.modern {
+            Some(modern) => modern.is_subscribed_to(topic),
+            None => self.classic.is_subscribed_to(topic),
+        }
     }
 
     /// Whether nobody is in it or about to be.
     fn is_idle(&self) -> bool {
-        self.classic.is_in(GroupState::Empty) && self.classic.pending_joins.is_empty()
+        self.is_empty() && self.classic.pending_joins.is_empty()
     }
 }
 
@@ -392,6 +511,9 @@ fn close_group(mut group: Group, error: GroupError, output: &mut Output) {
     let member_ids: Vec<Arc<str>> = group.classic.members().map(|member| member.id.clone()).collect();
     for member_id in member_ids {
         output.refuse_member(&mut group.classic, &member_id, &member_id, error);
+    }
+    for (token, reply) in group.store.take_waiting() {
+        output.reply(token, reply.refused(error));
     }
 }
 

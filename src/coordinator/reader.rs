@@ -29,6 +29,11 @@ impl<'a> Reader<'a> {
         Ok(version)
     }
 
+    /// Reads the version of a value all of whose versions are flexible.
+    pub(super) fn flexible_version(&mut self, version_max: i16) -> Result<i16, SchemaError> {
+        self.value_version(version_max, 0)
+    }
+
     pub(super) fn i8(&mut self) -> Result<i8, SchemaError> {
         self.array().map(i8::from_be_bytes)
     }
@@ -82,7 +87,7 @@ impl<'a> Reader<'a> {
     /// Reads the tagged fields that end a struct of a flexible version: `read` is given each tag and its bytes.
     pub(super) fn read_tagged_fields(
         &mut self,
-        mut read: impl FnMut(u32, &mut Reader<'_>) -> Result<(), SchemaError>,
+        mut read: impl FnMut(u32, &mut Reader<'a>) -> Result<(), SchemaError>,
     ) -> Result<(), SchemaError> {
         if !self.flexible {
             return Ok(());
@@ -105,7 +110,7 @@ impl<'a> Reader<'a> {
         varint::read_u32(&mut self.rest).ok_or(SchemaError::CutShort)
     }
 
-    fn array<const COUNT: usize>(&mut self) -> Result<[u8; COUNT], SchemaError> {
+    pub(super) fn array<const COUNT: usize>(&mut self) -> Result<[u8; COUNT], SchemaError> {
         let (array, rest) = self.rest.split_first_chunk().ok_or(SchemaError::CutShort)?;
         self.rest = rest;
         Ok(*array)

@@ -104,17 +104,28 @@ kafka_apis! {
     26  EndTxn                   end_txn                    0..=5    3;
     27  WriteTxnMarkers          write_txn_markers          1..=2    1 by hand;
     28  TxnOffsetCommit          txn_offset_commit          0..=5    3;
+    29  DescribeAcls             describe_acls              1..=3    2;
+    30  CreateAcls               create_acls                1..=3    2;
+    31  DeleteAcls               delete_acls                1..=3    2;
     32  DescribeConfigs          describe_configs           1..=4    4;
     33  AlterConfigs             alter_configs              0..=2    2;
     35  DescribeLogDirs          describe_log_dirs          1..=4    2;
     37  CreatePartitions         create_partitions          0..=3    2;
     42  DeleteGroups             delete_groups              0..=2    2;
+    43  ElectLeaders             elect_leaders              0..=2    2;
     44  IncrementalAlterConfigs  incremental_alter_configs  0..=1    1;
+    46  ListPartitionReassignments list_partition_reassignments 0..=0 0;
     47  OffsetDelete             offset_delete              0..=0    1;
+    48  DescribeClientQuotas     describe_client_quotas     0..=1    1;
+    50  DescribeUserScramCredentials describe_user_scram_credentials 0..=0 0;
+    55  DescribeQuorum           describe_quorum            0..=2    0;
+    57  UpdateFeatures           update_features            0..=2    0;
     60  DescribeCluster          describe_cluster           0..=2    0;
     61  DescribeProducers        describe_producers         0..=0    0;
     65  DescribeTransactions     describe_transactions      0..=0    0;
     66  ListTransactions         list_transactions          0..=2    0;
+    68  ConsumerGroupHeartbeat   consumer_group_heartbeat   0..=1    0;
+    69  ConsumerGroupDescribe    consumer_group_describe    0..=1    0;
     74  ListConfigResources      list_config_resources      0..=1    0;
     75  DescribeTopicPartitions  describe_topic_partitions  0..=0    0;
 }
@@ -222,6 +233,11 @@ impl RequestContext<'_> {
         self.header.version
     }
 
+    /// The client's address as groups show it.
+    pub(super) fn client_host(&self) -> String {
+        format!("/{}", self.peer.ip().to_canonical())
+    }
+
     /// The client's name for itself, empty if it has none.
     pub(super) fn client_id(&self) -> &str {
         self.header.client_id.as_deref().unwrap_or("")
@@ -291,6 +307,8 @@ fn transaction_code(ctx: &RequestContext<'_>, error: TransactionError) -> i16 {
     }
 }
 
+/// What those who ask about ACLs are told, in Kafka's words.
+const NO_AUTHORIZER: &str = "No Authorizer is configured.";
 /// "Not asked for" in the place of authorized operations.
 const NO_OPERATIONS: i32 = i32::MIN;
 /// All that can be done to a topic, one bit for each of Kafka's `AclOperation` codes: 3 to 8, 10, 11.

@@ -110,6 +110,11 @@ pub(super) fn of_group(error: GroupError) -> ResponseError {
         GroupError::NotCoordinator => ResponseError::NotCoordinator,
         GroupError::UnstableOffsetCommit => ResponseError::UnstableOffsetCommit,
         GroupError::Transaction(error) => of_transaction(error),
+        GroupError::FencedMemberEpoch => ResponseError::FencedMemberEpoch,
+        GroupError::StaleMemberEpoch => ResponseError::StaleMemberEpoch,
+        GroupError::UnsupportedAssignor => ResponseError::UnsupportedAssignor,
+        GroupError::UnreleasedInstanceId => ResponseError::UnreleasedInstanceId,
+        GroupError::InvalidRegularExpression => ResponseError::InvalidRegularExpression,
         // Kafka knows no limit on groups. Clients take this one for what it is: final, and about a limit.
         GroupError::GroupsMaxReached => ResponseError::GroupMaxSizeReached,
     }

@@ -7,6 +7,7 @@
 //! members), KIP-394 (MEMBER_ID_REQUIRED), KIP-447 (stable offsets), KIP-814 (skip assignment).
 
 mod admin;
+mod consumer;
 mod offsets;
 
 use std::fmt;
@@ -18,6 +19,11 @@ use super::transaction::TransactionError;
 pub use admin::{
     DeleteGroup, DeleteGroupReply, DescribeGroup, DescribeGroupReply, DescribedMember, ListGroups,
     ListGroupsReply, ListedGroup,
+};
+pub use consumer::{
+    CONSUMER_GROUP_TYPE, ConsumerHeartbeat, ConsumerHeartbeatReply, DescribeModernGroup,
+    DescribeModernGroupReply, DescribedModernMember, JOIN_EPOCH, LEAVE_EPOCH, LEAVE_STATIC_EPOCH,
+    ModernGroupState, SHARE_GROUP_TYPE, TopicPartitions,
 };
 pub use offsets::{
     ByTopic, CommitPartition, FetchedOffset, NO_COMMITTED_OFFSET, OffsetCommit, OffsetCommitReply,
@@ -129,6 +135,21 @@ pub enum GroupError {
     /// What the transaction that offsets were to be committed in has against it.
     #[error("{0}")]
     Transaction(TransactionError),
+    /// The member's epoch is not the one that its next heartbeat must carry: give everything up and join again.
+    #[error("the member epoch is not the current one; the member must give up its partitions and join again")]
+    FencedMemberEpoch,
+    /// The epoch is not the member's: try again with the one that the next heartbeat brings.
+    #[error("the member epoch is not the current one")]
+    StaleMemberEpoch,
+    /// No such assignor.
+    #[error("the assignor is not supported")]
+    UnsupportedAssignor,
+    /// The instance id belongs to a member that has not left.
+    #[error("the group instance id is still in use by another member")]
+    UnreleasedInstanceId,
+    /// The subscription is not a regular expression.
+    #[error("the regular expression is not valid")]
+    InvalidRegularExpression,
     /// The coordinator holds `groups.max` groups. Not a code of Kafka's, which has no such limit.
     #[error("the coordinator has as many groups as it may have")]
     GroupsMaxReached,
@@ -157,6 +178,10 @@ pub enum GroupRequest {
     Describe(DescribeGroup),
     /// See [`DeleteGroup`].
     Delete(DeleteGroup),
+    /// See [`ConsumerHeartbeat`].
+    ConsumerHeartbeat(ConsumerHeartbeat),
+    /// A consumer group (KIP-848) is asked for.
+    DescribeConsumer(DescribeModernGroup),
 }
 
 /// The answer to the [`GroupRequest`] of the same name.
@@ -182,6 +207,10 @@ pub enum GroupReply {
     Describe(DescribeGroupReply),
     /// See [`DeleteGroupReply`].
     Delete(DeleteGroupReply),
+    /// See [`ConsumerHeartbeatReply`].
+    ConsumerHeartbeat(ConsumerHeartbeatReply),
+    /// See [`DescribeModernGroupReply`].
+    DescribeConsumer(DescribeModernGroupReply),
 }
 
 /// A way of assigning partitions that a member offers, with what it tells the leader for it.
@@ -388,6 +417,8 @@ impl GroupRequest {
             GroupRequest::List(_) => None,
             GroupRequest::Describe(request) => Some(&request.group_id),
             GroupRequest::Delete(request) => Some(&request.group_id),
+            GroupRequest::ConsumerHeartbeat(request) => Some(&request.group_id),
+            GroupRequest::DescribeConsumer(request) => Some(&request.group_id),
         }
     }
 
@@ -416,6 +447,47 @@ impl GroupRequest {
                 GroupReply::Describe(DescribeGroupReply::refused(&describe.group_id, error))
             }
             GroupRequest::Delete(_) => GroupReply::Delete(DeleteGroupReply { error: error_of_all }),
+            GroupRequest::ConsumerHeartbeat(_) => {
+                GroupReply::ConsumerHeartbeat(ConsumerHeartbeatReply::refused(error))
+            }
+            GroupRequest::DescribeConsumer(_) => {
+                GroupReply::DescribeConsumer(DescribeModernGroupReply::refused(error))
+            }
+        }
+    }
+}
+
+impl GroupReply {
+    /// The same reply with `error` wherever there was none: what it told of could not be stored.
+    pub fn refused(self, error: GroupError) -> GroupReply {
+        let refuse = |result: &PartitionResult| PartitionResult {
+            partition: result.partition,
+            error: result.error.or(Some(error)),
+        };
+        let refuse_all = |topics: &[ByTopic<PartitionResult>]| -> Vec<ByTopic<PartitionResult>> {
+            topics.iter().map(|topic| topic.map_partitions(refuse)).collect()
+        };
+        match self {
+            GroupReply::OffsetCommit(mut commit) => {
+                commit.topics = refuse_all(&commit.topics);
+                GroupReply::OffsetCommit(commit)
+            }
+            GroupReply::OffsetDelete(mut delete) => {
+                delete.topics = refuse_all(&delete.topics);
+                GroupReply::OffsetDelete(delete)
+            }
+            GroupReply::Delete(_) => GroupReply::Delete(DeleteGroupReply { error: Some(error) }),
+            GroupReply::Join(join) => GroupReply::Join(JoinGroupReply::refused(&join.member_id, error)),
+            GroupReply::Sync(_) => GroupReply::Sync(SyncGroupReply::refused(error)),
+            GroupReply::Heartbeat(_) => GroupReply::Heartbeat(HeartbeatReply { error: Some(error) }),
+            GroupReply::Leave(_) => {
+                GroupReply::Leave(LeaveGroupReply { error: Some(error), members: Vec::new() })
+            }
+            GroupReply::ConsumerHeartbeat(_) => {
+                GroupReply::ConsumerHeartbeat(ConsumerHeartbeatReply::refused(error))
+            }
+            // No other reply waits for records.
+            other => other,
         }
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::{Shard, ShardReply, ShardRequest, state_log};
 use crate::metadata::records::MetadataRecord;
 use crate::metadata::{ClusterImage, TopicImage};
-use crate::model::{ProducerId, TopicName, Uuid};
+use crate::model::{LeaderEpoch, Offset, ProducerId, TopicName, Uuid};
 use crate::partition::Partition;
 use crate::runtime::local::TurnQueue;
 
@@ -47,6 +47,17 @@ pub enum ControllerRequest {
     },
     /// Give out a block of producer ids.
     ProducerIds,
+    /// Say how far the metadata log has come.
+    MetadataLog,
+}
+
+/// How far the metadata log has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetadataLog {
+    /// The epoch of its leader.
+    pub leader_epoch: LeaderEpoch,
+    /// The offset behind its last record.
+    pub end_offset: Offset,
 }
 
 /// New configs of one resource.
@@ -95,6 +106,8 @@ pub enum ControllerReply {
     Changed(Vec<Result<(), ControllerError>>),
     /// To `ProducerIds`: the first id and how many.
     ProducerIds(Result<(ProducerId, i64), ControllerError>),
+    /// To `MetadataLog`.
+    MetadataLog(Result<MetadataLog, ControllerError>),
 }
 
 /// Why a change was refused. The text is for the client's eyes.
@@ -163,6 +176,7 @@ impl Shard {
                 ControllerReply::Changed(self.set_configs(changes).await)
             }
             ControllerRequest::ProducerIds => ControllerReply::ProducerIds(self.next_producer_ids().await),
+            ControllerRequest::MetadataLog => ControllerReply::MetadataLog(self.metadata_log()),
         }
     }
 
@@ -171,6 +185,13 @@ impl Shard {
             Some(controller) => controller,
             None => unreachable!("only shard 0 makes changes"),
         }
+    }
+
+    fn metadata_log(&self) -> Result<MetadataLog, ControllerError> {
+        let log = self.controller().log.borrow();
+        let not_open = || ControllerError::Storage("the metadata log is not open".to_owned());
+        let log = log.as_ref().ok_or_else(not_open)?;
+        Ok(MetadataLog { leader_epoch: log.leader_epoch(), end_offset: log.high_watermark() })
     }
 
     async fn next_producer_ids(self: &Rc<Self>) -> Result<(ProducerId, i64), ControllerError> {

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 
-use super::Shard;
 use super::state_log::{self, StateEntry};
+use super::{Shard, topics_view};
 use crate::base::clock;
 use crate::config::Config;
-use crate::coordinator::group::{Effects, GroupCoordinator, GroupSettings, offsets_partition_for};
+use crate::coordinator::group::{
+    Assignor, ConsumerSettings, Effects, GroupCoordinator, GroupSettings, offsets_partition_for,
+};
 use crate::model::group::{GroupError, GroupReply, GroupRequest, ListGroups, ListGroupsReply, ReplyToken};
 use crate::model::transaction::TransactionError;
 use crate::model::{CONSUMER_OFFSETS_TOPIC, PartitionIndex, TopicName};
@@ -132,10 +134,11 @@ impl Shard {
     /// Begins to coordinate the groups of an offsets partition that has just been opened.
     pub(super) async fn load_groups(self: &Rc<Self>, partition: Rc<Partition>) {
         let index = partition.topic_partition().partition;
-        let coordinator = RefCell::new(GroupCoordinator::new(settings(&self.config())));
+        let mut coordinator = GroupCoordinator::new(settings(&self.config()));
+        coordinator.set_topics(topics_view::of(self.image()));
         let host = Rc::new(GroupHost {
             partition,
-            coordinator,
+            coordinator: RefCell::new(coordinator),
             is_loaded: Cell::new(false),
             appends_under_way: Cell::new(0),
         });
@@ -166,6 +169,14 @@ impl Shard {
         host.is_loaded.set(true);
         let effects = host.coordinator.borrow_mut().loaded(clock::now_ms());
         self.carry_out(&host, effects);
+    }
+
+    /// Lets every coordinator know of the present topics.
+    pub(super) fn tell_groups_of_topics(&self) {
+        let topics = topics_view::of(self.image());
+        for host in self.groups.hosts.borrow().values() {
+            host.coordinator.borrow_mut().set_topics(topics.clone());
+        }
     }
 
     /// Forgets the offsets of a topic that is gone.
@@ -288,5 +299,20 @@ fn settings(config: &Config) -> GroupSettings {
         groups_max: config.groups_max,
         offsets_retention_ms: config.offsets_retention_minutes.saturating_mul(60_000),
         offset_metadata_max_bytes: config.offset_metadata_max_bytes,
+        consumer: consumer_settings(config),
+    }
+}
+
+fn consumer_settings(config: &Config) -> ConsumerSettings {
+    let policy = config.group_consumer_migration_policy;
+    ConsumerSettings {
+        session_timeout_ms: i64::from(config.group_consumer_session_timeout_ms),
+        heartbeat_interval_ms: config.group_consumer_heartbeat_interval_ms,
+        max_size: config.group_consumer_max_size,
+        assignors: vec![Assignor::Uniform, Assignor::Range],
+        assignment_interval_ms: i64::from(config.group_consumer_assignment_interval_ms),
+        regex_refresh_interval_ms: i64::from(config.group_consumer_regex_refresh_interval_ms),
+        may_upgrade: policy.may_upgrade(),
+        may_downgrade: policy.may_downgrade(),
     }
 }

@@ -43,6 +43,7 @@ impl Shard {
             Ok(config) => *self.config.borrow_mut() = Arc::new(config),
             Err(error) => tracing::error!(%error, "stored broker configs cannot be put in force"),
         }
+        self.tell_groups_of_topics();
         self.remove_topics(&old, &image).await;
         self.update_configs(&old, &image);
         let starts: AHashMap<_, _> =

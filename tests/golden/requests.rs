@@ -459,6 +459,70 @@ fn body(key: i16, version: i16, known: Known) -> (bool, BytesMut) {
         }
         65 => transactions::describe(version),
         66 => transactions::list(version),
+        29 => encoded(&m::DescribeAclsRequest::default(), version),
+        30 => {
+            let creation = m::create_acls_request::AclCreation::default();
+            encoded(&m::CreateAclsRequest::default().with_creations(vec![creation; 2]), version)
+        }
+        31 => {
+            let filter = m::delete_acls_request::DeleteAclsFilter::default();
+            encoded(&m::DeleteAclsRequest::default().with_filters(vec![filter]), version)
+        }
+        43 => {
+            let topic = |topic: &str| {
+                m::elect_leaders_request::TopicPartitions::default()
+                    .with_topic(name(topic))
+                    .with_partitions(vec![0, 99])
+            };
+            let topics = vec![topic(TOPIC), topic("golden-nowhere")];
+            encoded(&m::ElectLeadersRequest::default().with_topic_partitions(Some(topics)), version)
+        }
+        46 => encoded(&m::ListPartitionReassignmentsRequest::default().with_topics(None), version),
+        48 => encoded(&m::DescribeClientQuotasRequest::default(), version),
+        50 => {
+            let user = m::describe_user_scram_credentials_request::UserName::default();
+            let users = vec![user.with_name(text("golden-user"))];
+            encoded(&m::DescribeUserScramCredentialsRequest::default().with_users(Some(users)), version)
+        }
+        55 => {
+            let partition = m::describe_quorum_request::PartitionData::default();
+            let topic = m::describe_quorum_request::TopicData::default()
+                .with_topic_name(name("__cluster_metadata"))
+                .with_partitions(vec![partition]);
+            encoded(&m::DescribeQuorumRequest::default().with_topics(vec![topic]), version)
+        }
+        57 => {
+            let update = |feature: &str, level| {
+                m::update_features_request::FeatureUpdateKey::default()
+                    .with_feature(text(feature))
+                    .with_max_version_level(level)
+            };
+            let updates = match version {
+                2 => vec![update("group.version", 1)],
+                _ => vec![update("group.version", 1), update("golden.version", 3)],
+            };
+            encoded(&m::UpdateFeaturesRequest::default().with_feature_updates(updates), version)
+        }
+        68 => {
+            let mut request = m::ConsumerGroupHeartbeatRequest::default()
+                .with_group_id(GroupId(text(&format!("golden-consumers-{version}"))))
+                .with_member_id(text("golden-member"))
+                .with_rebalance_timeout_ms(60_000)
+                .with_subscribed_topic_names(Some(vec![name(TOPIC)]))
+                .with_topic_partitions(Some(Vec::new()));
+            if version >= 1 {
+                request.subscribed_topic_regex = Some(text("golden-g.*"));
+            }
+            encoded(&request, version)
+        }
+        69 => {
+            let known = GroupId(text(&format!("golden-consumers-{version}")));
+            let unknown = GroupId(text("golden-nobody"));
+            let request = m::ConsumerGroupDescribeRequest::default()
+                .with_group_ids(vec![known, unknown])
+                .with_include_authorized_operations(true);
+            encoded(&request, version)
+        }
         74 => {
             let mut request = m::ListConfigResourcesRequest::default();
             if version >= 1 {

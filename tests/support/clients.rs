@@ -159,8 +159,24 @@ impl Client {
 
     /// Joins `group`; with `count` the member leaves after so many records.
     pub fn member(self, bootstrap: &str, group: &str, topic: &str, count: Option<usize>) -> Member {
+        self.member_with(bootstrap, group, topic, count, &[])
+    }
+
+    /// As `member`, by the protocol of KIP-848.
+    pub fn modern_member(self, bootstrap: &str, group: &str, topic: &str, count: Option<usize>) -> Member {
+        self.member_with(bootstrap, group, topic, count, &["--modern"])
+    }
+
+    fn member_with(
+        self,
+        bootstrap: &str,
+        group: &str,
+        topic: &str,
+        count: Option<usize>,
+        flags: &[&str],
+    ) -> Member {
         let mut command = self.command(bootstrap);
-        command.arg("member");
+        command.arg("member").args(flags);
         if let Some(count) = count {
             command.arg("--count").arg(count.to_string());
         }

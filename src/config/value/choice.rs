@@ -65,6 +65,18 @@ choices! {
         Zstd = "zstd",
     }
 
+    /// Whether groups change between the classic and the consumer protocol while they have members.
+    MigrationPolicy {
+        /// Both ways.
+        Bidirectional = "bidirectional",
+        /// From classic to consumer.
+        Upgrade = "upgrade",
+        /// From consumer to classic.
+        Downgrade = "downgrade",
+        /// Not at all.
+        Disabled = "disabled",
+    }
+
     /// How appended bytes reach the disk.
     WritePath {
         /// DMA where acknowledgements wait for the sync (`flush.messages=1`), the page cache elsewhere.
@@ -73,6 +85,18 @@ choices! {
         PageCache = "page_cache",
         /// Direct I/O from an in-memory tail.
         Dma = "dma",
+    }
+}
+
+impl MigrationPolicy {
+    /// Whether a classic group may become a consumer group.
+    pub fn may_upgrade(self) -> bool {
+        matches!(self, MigrationPolicy::Bidirectional | MigrationPolicy::Upgrade)
+    }
+
+    /// Whether a consumer group may become a classic one.
+    pub fn may_downgrade(self) -> bool {
+        matches!(self, MigrationPolicy::Bidirectional | MigrationPolicy::Downgrade)
     }
 }
 

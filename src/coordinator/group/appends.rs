@@ -3,17 +3,17 @@
 //! Invariant: state that a crash must not take back (offsets, assignments handed out, deletions) changes here and
 //! nowhere else.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::model::ProducerId;
 use crate::model::group::{
-    ByTopic, GroupError, GroupReply, GroupRequest, GroupState, OffsetCommitReply, OffsetFetch,
-    PartitionResult, ReplyToken,
+    GroupError, GroupReply, GroupRequest, GroupState, OffsetCommitReply, OffsetFetch, ReplyToken,
 };
 
+use super::modern::Dirty;
 use super::offsets::OffsetKey;
 use super::schema::OffsetValue;
 use super::turn::{Output, Turn};
@@ -53,6 +53,14 @@ pub(super) enum AfterAppend {
     },
     /// The marker that ends a producer's transaction.
     TransactionEnded { producer_id: ProducerId, is_commit: bool },
+    /// What has changed of a group of the new protocols, and the replies that speak of it.
+    ModernStored {
+        group_id: Arc<str>,
+        records: BTreeSet<Dirty>,
+        /// The group's classic record, if it was among them.
+        classic: Option<Option<Bytes>>,
+        replies: Vec<(ReplyToken, GroupReply)>,
+    },
     /// A fetch that wants to see what was being stored when it came.
     Fetch { token: ReplyToken, fetch: OffsetFetch },
 }
@@ -84,6 +92,7 @@ impl AfterAppend {
             AfterAppend::GroupStored { group_id, .. } => Some(group_id),
             AfterAppend::OffsetsStored { group_id, .. } => Some(group_id),
             AfterAppend::Forgotten { group_id, .. } => Some(group_id),
+            AfterAppend::ModernStored { group_id, .. } => Some(group_id),
             AfterAppend::TransactionEnded { .. } | AfterAppend::Fetch { .. } => None,
         }
     }
@@ -164,6 +173,17 @@ impl GroupCoordinator {
             AfterAppend::TransactionEnded { producer_id, is_commit } => {
                 self.end_transaction(producer_id, is_commit, now_ms);
             }
+            AfterAppend::ModernStored { group_id, classic, replies, .. } => {
+                output.replies.extend(replies);
+                if let Some(group) = self.groups.get_mut(&group_id) {
+                    group.store.end_append();
+                    if let Some(stored) = classic {
+                        group.stored = stored;
+                    }
+                }
+                // What has changed meanwhile goes next.
+                self.turn(&group_id, output, now_ms, |_| {});
+            }
             AfterAppend::Fetch { token, fetch } => {
                 output.reply(token, GroupReply::OffsetFetch(self.fetched(&fetch)));
             }
@@ -177,10 +197,20 @@ impl GroupCoordinator {
             }
             AfterAppend::OffsetsStored { group_id, producer_id, offsets, token, reply } => {
                 self.drop_offsets(&group_id, producer_id, &offsets);
-                output.reply(token, refused(GroupReply::OffsetCommit(reply), error));
+                output.reply(token, GroupReply::OffsetCommit(reply).refused(error));
             }
             AfterAppend::Forgotten { reply, .. } => {
-                output.replies.extend(reply.map(|(token, reply)| (token, refused(reply, error))));
+                output.replies.extend(reply.map(|(token, reply)| (token, reply.refused(error))));
+            }
+            AfterAppend::ModernStored { group_id, records, replies, .. } => {
+                let refuse = |(token, reply): (_, GroupReply)| (token, reply.refused(error));
+                output.replies.extend(replies.into_iter().map(refuse));
+                let Some(group) = self.groups.get_mut(&group_id) else { return };
+                group.store.fail_append(records);
+                // Those who came meanwhile have their try; without them the next heartbeat has it.
+                if group.store.has_waiting() {
+                    self.turn(&group_id, output, now_ms, |_| {});
+                }
             }
             AfterAppend::TransactionEnded { .. } => {} // whoever wrote the marker writes it again
             AfterAppend::Fetch { token, fetch } => {
@@ -195,10 +225,14 @@ impl GroupCoordinator {
             // Whoever waits for a group's record waits as a member, too, and is answered as such.
             AfterAppend::GroupStored { .. } | AfterAppend::TransactionEnded { .. } => {}
             AfterAppend::OffsetsStored { token, reply, .. } => {
-                output.reply(token, refused(GroupReply::OffsetCommit(reply), error));
+                output.reply(token, GroupReply::OffsetCommit(reply).refused(error));
             }
             AfterAppend::Forgotten { reply, .. } => {
-                output.replies.extend(reply.map(|(token, reply)| (token, refused(reply, error))));
+                output.replies.extend(reply.map(|(token, reply)| (token, reply.refused(error))));
+            }
+            AfterAppend::ModernStored { replies, .. } => {
+                let refuse = |(token, reply): (_, GroupReply)| (token, reply.refused(error));
+                output.replies.extend(replies.into_iter().map(refuse));
             }
             AfterAppend::Fetch { token, fetch } => {
                 output.reply(token, GroupRequest::OffsetFetch(fetch).refused(error));
@@ -277,32 +311,5 @@ impl Turn<'_> {
             joined.members.clear();
         }
         self.output.reply(token, GroupReply::Join(joined));
-    }
-}
-
-/// The same reply with `error` wherever there was none.
-fn refused(reply: GroupReply, error: GroupError) -> GroupReply {
-    let refuse = |result: &PartitionResult| PartitionResult {
-        partition: result.partition,
-        error: result.error.or(Some(error)),
-    };
-    let refuse_all = |topics: &[ByTopic<PartitionResult>]| -> Vec<ByTopic<PartitionResult>> {
-        topics.iter().map(|topic| topic.map_partitions(refuse)).collect()
-    };
-    match reply {
-        GroupReply::OffsetCommit(mut commit) => {
-            commit.topics = refuse_all(&commit.topics);
-            GroupReply::OffsetCommit(commit)
-        }
-        GroupReply::OffsetDelete(mut delete) => {
-            delete.topics = refuse_all(&delete.topics);
-            GroupReply::OffsetDelete(delete)
-        }
-        GroupReply::Delete(mut delete) => {
-            delete.error = Some(error);
-            GroupReply::Delete(delete)
-        }
-        // No other reply waits for records of its own.
-        other => other,
     }
 }

@@ -452,6 +452,11 @@ impl ClassicGroup {
         }
     }
 
+    /// Notes what the members read, from what they say of the chosen protocol.
+    pub(super) fn learn_subscribed_topics(&mut self) {
+        self.subscribed_topics = self.read_subscribed_topics();
+    }
+
     fn read_subscribed_topics(&self) -> Option<HashSet<String>> {
         if !self.uses_consumer_protocol() {
             return None;

@@ -51,6 +51,10 @@ impl GroupCoordinator {
 
 impl Turn<'_> {
     fn join(&mut self, token: ReplyToken, join: JoinGroup) {
+        self.leave_modern_protocol_if_empty();
+        if self.group.modern.is_some() {
+            return self.join_consumer_group(token, join);
+        }
         let member_count_max = self.settings.group_max_size;
         if !self.classic().has_room_for(&join.member_id, member_count_max) {
             self.remove_member(&join.member_id);

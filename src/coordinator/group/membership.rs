@@ -23,6 +23,9 @@ impl GroupCoordinator {
     }
 
     pub(super) fn leave(&mut self, token: ReplyToken, leave: &LeaveGroup, now_ms: i64) -> Effects {
+        if self.groups.get(leave.group_id.as_str()).is_some_and(|group| group.modern.is_some()) {
+            return self.turn_alone(&leave.group_id, now_ms, |turn| turn.leave_as_classic(token, leave));
+        }
         let mut members: Vec<LeftMember> = Vec::with_capacity(leave.members.len());
         let mut effects =
             self.turn_alone(&leave.group_id, now_ms, |turn| members = turn.leave(&leave.members));
@@ -37,6 +40,9 @@ impl GroupCoordinator {
 
 impl Turn<'_> {
     fn heartbeat(&mut self, heartbeat: &Heartbeat) -> Result<(), GroupError> {
+        if self.group.modern.is_some() {
+            return self.heartbeat_consumer_group(heartbeat);
+        }
         let classic = self.classic();
         classic.check_member(&heartbeat.member_id, heartbeat.group_instance_id.as_deref())?;
         if heartbeat.generation_id != classic.generation_id {

@@ -16,8 +16,9 @@ use super::classic_group::ClassicGroup;
 use super::offsets::{self, OffsetKey};
 use super::retention::RETENTION_CHECK_MS;
 use super::schema::{self, OffsetValue, STRING_BYTES_MAX, StateRecord};
+use super::topics::Topics;
 use super::turn::{Output, Turn};
-use super::{Effects, GroupCoordinator, GroupSettings};
+use super::{Effects, Group, GroupCoordinator, GroupSettings};
 
 impl GroupCoordinator {
     /// Whoever is not in a group may commit while it is empty; the first such commit makes the group.
@@ -30,7 +31,7 @@ impl GroupCoordinator {
         let refuse = |error| Effects::reply(token, GroupReply::OffsetCommit(commit.refused(error)));
         match self.groups.get(commit.group_id.as_str()) {
             Some(group) => {
-                if let Err(error) = check_commit(&group.classic, commit) {
+                if let Err(error) = check_group_commit(group, commit, &self.topics) {
                     return refuse(error);
                 }
             }
@@ -66,6 +67,11 @@ impl GroupCoordinator {
 
     pub(super) fn fetched(&self, fetch: &OffsetFetch) -> OffsetFetchReply {
         let group = self.groups.get(fetch.group_id.as_str());
+        if let Some(modern) = group.and_then(|group| group.modern.as_deref())
+            && let Err(error) = modern.check_fetch(fetch)
+        {
+            return OffsetFetchReply { error: Some(error), topics: Vec::new() };
+        }
         let none = |topic: &ByTopic<PartitionIndex>| {
             topic.map_partitions(|&partition| offsets::no_offset(partition, None))
         };
@@ -91,7 +97,7 @@ impl GroupCoordinator {
         let Some(group) = self.groups.get(delete.group_id.as_str()) else {
             return refuse(GroupError::GroupIdNotFound);
         };
-        if !group.classic.is_in(GroupState::Empty) && !group.classic.uses_consumer_protocol() {
+        if !group.is_empty() && group.modern.is_none() && !group.classic.uses_consumer_protocol() {
             return refuse(GroupError::NonEmptyGroup);
         }
         let known = self.offset_keys(&delete.group_id);
@@ -116,8 +122,7 @@ impl GroupCoordinator {
     /// the order of the log, at replay too.
     pub fn end_transaction(&mut self, producer_id: ProducerId, is_commit: bool, now_ms: i64) {
         for group_id in self.transactions.remove(&producer_id).unwrap_or_default() {
-            let mut nothing = Output::default();
-            self.turn(&group_id, &mut nothing, now_ms, |turn| {
+            self.turn_silently(&group_id, now_ms, |turn| {
                 turn.group.offsets.end_transaction(producer_id, is_commit);
                 turn.plan_retention(RETENTION_CHECK_MS);
             });
@@ -158,7 +163,7 @@ impl GroupCoordinator {
             self.sequence += 1;
         }
         let retention_ms = self.settings.offsets_retention_ms;
-        self.turn(group_id, &mut Output::default(), now_ms, |turn| turn.plan_retention(retention_ms));
+        self.turn_silently(group_id, now_ms, |turn| turn.plan_retention(retention_ms));
     }
 
     /// Tombstones that are in the log.
@@ -178,7 +183,7 @@ impl Turn<'_> {
     fn commit_offsets(&mut self, token: ReplyToken, commit: &OffsetCommit) {
         let is_in_session =
             matches!(self.classic().state(), GroupState::Stable | GroupState::PreparingRebalance);
-        if commit.producer.is_none() && is_in_session {
+        if commit.producer.is_none() && is_in_session && self.group.modern.is_none() {
             self.extend_session(&commit.member_id);
         }
         let mut offsets: Vec<(OffsetKey, OffsetValue)> = Vec::new();
@@ -224,7 +229,7 @@ impl Turn<'_> {
         let mut forgotten: Vec<OffsetKey> = Vec::new();
         let mut topics = Vec::with_capacity(delete.topics.len());
         for topic in &delete.topics {
-            let is_subscribed = self.classic().is_subscribed_to(&topic.topic);
+            let is_subscribed = self.group.is_subscribed_to(&topic.topic);
             topics.push(topic.map_partitions(|&partition| {
                 let key = (topic.topic.clone(), partition);
                 if !is_subscribed && known.binary_search(&key).is_ok() {
@@ -244,7 +249,15 @@ impl Turn<'_> {
     }
 }
 
-/// Whether a commit comes from where it says: from the current generation, or from outside an empty group.
+/// Whether a commit comes from where it says, whichever protocol the group speaks.
+fn check_group_commit(group: &Group, commit: &OffsetCommit, topics: &Topics) -> Result<(), GroupError> {
+    match &group.modern {
+        Some(modern) => modern.check_commit(commit, topics),
+        None => check_commit(&group.classic, commit),
+    }
+}
+
+/// Whether a commit to a classic group comes from where it says: from the current generation, or from outside an empty group.
 fn check_commit(classic: &ClassicGroup, commit: &OffsetCommit) -> Result<(), GroupError> {
     let is_empty = classic.is_in(GroupState::Empty);
     let is_transactional = commit.producer.is_some();

@@ -10,6 +10,7 @@ use crate::model::ProducerId;
 use crate::model::group::GroupState;
 
 use super::classic_group::ClassicGroup;
+use super::modern::ModernKey;
 use super::offsets::OffsetKey;
 use super::schema::{self, GroupValue, OffsetValue, SchemaError, StateKey, StateRecord};
 use super::turn::{Output, Turn};
@@ -36,7 +37,10 @@ impl GroupCoordinator {
             Some(StateKey::Offset { group_id, topic, partition }) => {
                 self.replay_offset(&group_id, (topic, partition), value, producer_id, now_ms)
             }
-            None => Ok(()),
+            None => match ModernKey::decode(key)? {
+                Some(key) => self.replay_modern(&key, value, now_ms),
+                None => Ok(()),
+            },
         }
     }
 
@@ -60,7 +64,8 @@ impl GroupCoordinator {
                 .stored
                 .iter()
                 .map(move |value| StateRecord { key: key.clone(), value: Some(value.clone()) });
-            own.chain(group.offsets.records(&group.id))
+            let modern = group.modern.iter().flat_map(|modern| modern.snapshot(&group.id));
+            own.chain(modern).chain(group.offsets.records(&group.id))
         })
     }
 
@@ -87,6 +92,8 @@ impl GroupCoordinator {
         self.ensure_group(group_id, now_ms);
         if let Some(group) = self.groups.get_mut(group_id) {
             group.classic = classic;
+            // The later record says which protocol the group speaks.
+            group.modern = None;
             group.stored = Some(Bytes::copy_from_slice(bytes));
         }
         Ok(())
@@ -125,12 +132,14 @@ impl Group {
             .map(|(topic, _, value)| key_bytes + 6 + topic.len() + 24 + value.metadata.len())
             .sum();
         let record_count = self.offsets.iter().count() + usize::from(self.stored.is_some());
-        (own_bytes + offset_bytes) as u64 + RECORD_OVERHEAD_BYTES * record_count as u64
+        let modern_bytes = self.modern.as_ref().map_or(0, |modern| modern.live_bytes(&self.id));
+        (own_bytes + offset_bytes) as u64 + modern_bytes + RECORD_OVERHEAD_BYTES * record_count as u64
     }
 }
 
 impl Turn<'_> {
     fn loaded(&mut self) {
+        self.modern_loaded();
         let member_ids: Vec<Arc<str>> = self.classic().members().map(|member| member.id.clone()).collect();
         for member_id in &member_ids {
             self.extend_session(member_id);

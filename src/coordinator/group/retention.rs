@@ -34,12 +34,12 @@ impl Group {
     pub(super) fn find_expired(&self, now_ms: i64, retention_ms: i64) -> Expiry {
         let check_ms = now_ms.saturating_add(RETENTION_CHECK_MS);
         let classic = &self.classic;
-        let is_empty = classic.is_in(GroupState::Empty);
+        let is_empty = self.is_empty();
         let is_stable_and_readable = classic.is_in(GroupState::Stable)
             && classic.uses_consumer_protocol()
             && classic.knows_subscribed_topics();
         let mut found = Expiry::default();
-        if !is_empty && !is_stable_and_readable {
+        if !is_empty && !is_stable_and_readable && self.modern.is_none() {
             return found;
         }
         let empty_since_ms =
@@ -48,7 +48,7 @@ impl Group {
         for (topic, partition, value) in self.offsets.iter() {
             let key = (topic.clone(), partition);
             let expires_ms = expires_ms(value, empty_since_ms, retention_ms);
-            if classic.is_subscribed_to(topic) {
+            if self.is_subscribed_to(topic) {
                 is_any_kept = true;
             } else if expires_ms > now_ms {
                 is_any_kept = true;
@@ -59,8 +59,7 @@ impl Group {
                 found.expired.push(key);
             }
         }
-        let is_idle = is_empty && classic.pending_joins.is_empty();
-        found.is_group_expired = is_idle && !is_any_kept && self.has_been_empty_for_a_check(now_ms);
+        found.is_group_expired = self.is_idle() && !is_any_kept && self.has_been_empty_for_a_check(now_ms);
         // Look again at what may go soon, and after tombstones, should they not reach the log.
         if !found.expired.is_empty() || (is_empty && found.next_look_ms.is_none()) {
             found.look_by(check_ms);
@@ -70,7 +69,10 @@ impl Group {
 
     /// A consumer that restarts finds its generation where it was.
     fn has_been_empty_for_a_check(&self, now_ms: i64) -> bool {
-        let since_ms = self.classic.state_timestamp_ms.unwrap_or(i64::MIN);
+        let since_ms = match &self.modern {
+            Some(modern) => modern.empty_since_ms,
+            None => self.classic.state_timestamp_ms.unwrap_or(i64::MIN),
+        };
         now_ms.saturating_sub(since_ms) >= RETENTION_CHECK_MS
     }
 }
@@ -92,6 +94,9 @@ impl Turn<'_> {
         let found = self.group.find_expired(self.now_ms, self.settings.offsets_retention_ms);
         if let Some(next_look_ms) = found.next_look_ms {
             self.plan_retention(next_look_ms.saturating_sub(self.now_ms));
+        }
+        if found.is_group_expired {
+            self.group.drop_modern();
         }
         let is_group_forgotten = found.is_group_expired && self.group.stored.is_some();
         if !found.expired.is_empty() || is_group_forgotten {

@@ -27,6 +27,9 @@ impl GroupCoordinator {
 
 impl Turn<'_> {
     fn sync(&mut self, token: ReplyToken, sync: &SyncGroup) {
+        if self.group.modern.is_some() {
+            return self.sync_consumer_group(token, sync);
+        }
         if let Err(error) = self.check_sync(sync) {
             return self.refuse_sync(token, error);
         }

@@ -14,6 +14,7 @@ use super::super::timers::Timers;
 use super::appends::{AfterAppend, AfterGroupStored};
 use super::classic_group::{ClassicGroup, Member};
 use super::schema::{self, StateRecord};
+use super::topics::Topics;
 use super::{Group, GroupSettings, IdSource, TimerKey};
 
 /// Effects in the making.
@@ -53,6 +54,7 @@ pub(super) struct Turn<'a> {
     pub(super) group: &'a mut Group,
     pub(super) timers: &'a mut Timers<TimerKey>,
     pub(super) settings: &'a GroupSettings,
+    pub(super) topics: &'a Topics,
     pub(super) ids: &'a mut IdSource,
     pub(super) output: &'a mut Output,
     pub(super) now_ms: i64,
@@ -140,6 +142,7 @@ impl Turn<'_> {
     /// Sends the group's record with the given assignments to the log.
     pub(super) fn store_group(&mut self, assignment_of: impl Fn(&Member) -> Bytes, then: AfterGroupStored) {
         let value = self.group.classic.to_value(assignment_of).encode();
+        self.group.store.unmark_classic();
         self.output
             .records
             .push(StateRecord { key: schema::group_key(&self.group.id), value: Some(value.clone()) });

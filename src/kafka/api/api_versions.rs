@@ -3,40 +3,20 @@
 //! 1: throttle time | 3: flexible, the client's software, features (KIP-511, KIP-584) | 4: features from level 0.
 //!
 //! The reply's header never has tagged fields, so that a client newer than us can read it. An unknown version is
-//! answered in version 0 with UNSUPPORTED_VERSION and the versions of this API alone. Features that are not listed stand
-//! for things not done yet, and clients take their absence for level 0.
+//! answered in version 0 with UNSUPPORTED_VERSION and the versions of this API alone.
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::api_versions_response::{
     ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
 };
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
-use kafka_protocol::protocol::StrBytes;
 
-use super::{API_ROWS, ApiRow, Outcome, RequestContext};
+use super::{API_ROWS, ApiRow, Outcome, RequestContext, text};
+use crate::kafka::features::{FEATURES, FEATURES_EPOCH};
 use crate::kafka::frame::{self, RequestHeader};
 
-/// What clients may find switched on, beyond single APIs.
-struct Feature {
-    name: &'static str,
-    /// The levels that this server can do.
-    min: i16,
-    max: i16,
-    /// The level that is in force.
-    level: i16,
-}
-
-/// Every feature that is done.
-const FEATURES: &[Feature] = &[
-    // 2: every transaction has an epoch of its own, partitions are added by what is written to them (KIP-890).
-    Feature { name: "transaction.version", min: 0, max: 2, level: 2 },
-];
-/// Counts changes of the levels in force, of which there are none.
-const FEATURES_EPOCH: i64 = 0;
-/// The first version with features.
-const FEATURES_VERSION: i16 = 3;
-/// The first version with features that begin at level 0.
-const ZERO_LEVEL_VERSION: i16 = 4;
+/// The first version that may tell features whose lowest level is 0 (KAFKA-17011).
+const LEVEL_0_VERSION: i16 = 4;
 /// The first version in which clients name their software.
 const SOFTWARE_VERSION: i16 = 3;
 
@@ -45,32 +25,30 @@ pub(super) async fn handle(ctx: &RequestContext<'_>, request: ApiVersionsRequest
     if ctx.version() >= SOFTWARE_VERSION && !names.into_iter().all(|name| is_software_name(name)) {
         return ApiVersionsResponse::default().with_error_code(ResponseError::InvalidRequest.code());
     }
+    let supported = FEATURES.iter().map(|feature| {
+        SupportedFeatureKey::default()
+            .with_name(text(feature.name))
+            .with_min_version(0)
+            .with_max_version(feature.level)
+    });
+    let finalized = FEATURES.iter().map(|feature| {
+        FinalizedFeatureKey::default()
+            .with_name(text(feature.name))
+            .with_min_version_level(feature.level)
+            .with_max_version_level(feature.level)
+    });
+    // Versions before 3 do not have them.
+    let has_features = ctx.version() >= SOFTWARE_VERSION;
+    // Features from level 0 on are told from version 4 on (KIP-584): before, clients take a level of 0 for an error.
+    let tells_level_0 = ctx.version() >= LEVEL_0_VERSION;
     let response = ApiVersionsResponse::default().with_api_keys(API_ROWS.iter().map(advertised).collect());
-    if ctx.version() < FEATURES_VERSION {
+    if !has_features {
         return response;
     }
-    // Clients that ask in version 3 stumble over a feature that begins at level 0 (KAFKA-17492).
-    let supported = FEATURES.iter().filter(|feature| feature.min > 0 || ctx.version() >= ZERO_LEVEL_VERSION);
     response
-        .with_supported_features(supported.map(Feature::supported).collect())
-        .with_finalized_features(FEATURES.iter().map(Feature::finalized).collect())
+        .with_supported_features(if tells_level_0 { supported.collect() } else { Vec::new() })
         .with_finalized_features_epoch(FEATURES_EPOCH)
-}
-
-impl Feature {
-    fn supported(&self) -> SupportedFeatureKey {
-        SupportedFeatureKey::default()
-            .with_name(StrBytes::from_static_str(self.name))
-            .with_min_version(self.min)
-            .with_max_version(self.max)
-    }
-
-    fn finalized(&self) -> FinalizedFeatureKey {
-        FinalizedFeatureKey::default()
-            .with_name(StrBytes::from_static_str(self.name))
-            .with_min_version_level(self.level)
-            .with_max_version_level(self.level)
-    }
+        .with_finalized_features(finalized.collect())
 }
 
 /// The answer to a version that is not served.

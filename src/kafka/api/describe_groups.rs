@@ -37,6 +37,9 @@ fn described(version: i16, group_id: GroupId, reply: DescribeGroupReply, operati
     let is_missing = reply.error == Some(GroupError::GroupIdNotFound);
     let (error, message) = match reply.error {
         Some(_) if is_missing && version < NOT_FOUND_VERSION => (None, None),
+        Some(_) if reply.is_of_other_type => {
+            (reply.error, Some(text(format!("Group {} is not a classic group.", group_id.as_str()))))
+        }
         Some(_) if is_missing => (reply.error, Some(text(format!("Group {} not found.", group_id.as_str())))),
         Some(error) => return failed(group_id, error),
         None => (None, None),

@@ -25,7 +25,7 @@ pub(super) async fn handle(ctx: &RequestContext<'_>, request: JoinGroupRequest) 
         member_id: member_id.clone(),
         group_instance_id: request.group_instance_id.map(|id| id.to_string()),
         client_id: ctx.client_id().to_owned(),
-        client_host: format!("/{}", ctx.peer.ip().to_canonical()),
+        client_host: ctx.client_host(),
         session_timeout_ms: request.session_timeout_ms,
         rebalance_timeout_ms: if version == 0 {
             request.session_timeout_ms

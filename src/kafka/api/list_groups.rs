@@ -21,7 +21,7 @@ pub(super) async fn handle(ctx: &RequestContext<'_>, request: ListGroupsRequest)
         ListedGroup::default()
             .with_group_id(GroupId(text(group.group_id)))
             .with_protocol_type(text(group.protocol_type))
-            .with_group_state(text(group.state.name()))
+            .with_group_state(text(group.state))
             .with_group_type(text(group.group_type))
     });
     ListGroupsResponse::default()

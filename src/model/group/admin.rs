@@ -29,9 +29,9 @@ pub struct ListedGroup {
     pub group_id: String,
     /// Its protocol type; empty when only offsets were committed.
     pub protocol_type: String,
-    /// Its state.
-    pub state: GroupState,
-    /// Always [`super::CLASSIC_GROUP_TYPE`] so far.
+    /// Kafka's name of its state.
+    pub state: &'static str,
+    /// Kafka's name of its type: [`super::CLASSIC_GROUP_TYPE`], [`super::CONSUMER_GROUP_TYPE`].
     pub group_type: &'static str,
 }
 
@@ -47,6 +47,8 @@ pub struct DescribeGroup {
 pub struct DescribeGroupReply {
     /// `GroupIdNotFound` goes with state `Dead`; DescribeGroups before v6 shows the state and no error.
     pub error: Option<GroupError>,
+    /// Whether a group that does not speak the classic protocol has that id.
+    pub is_of_other_type: bool,
     /// The group.
     pub group_id: String,
     /// Its state.
@@ -64,6 +66,7 @@ impl DescribeGroupReply {
     pub fn refused(group_id: &str, error: GroupError) -> Self {
         DescribeGroupReply {
             error: Some(error),
+            is_of_other_type: false,
             group_id: group_id.to_owned(),
             state: GroupState::Dead,
             protocol_type: String::new(),

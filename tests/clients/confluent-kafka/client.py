@@ -214,21 +214,33 @@ def rewind(consumer, batch):
 
 
 def member(args):
+    # With the new protocol the coordinator chooses the times.
+    protocol = {"group.protocol": "consumer"} if args.modern else {"session.timeout.ms": 6000, "heartbeat.interval.ms": 1000}
     consumer = Consumer(
-        {
+        protocol
+        | {
             "bootstrap.servers": args.bootstrap,
             "group.id": args.group,
-            "session.timeout.ms": 6000,
-            "heartbeat.interval.ms": 1000,
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
         }
     )
 
-    def assigned(_, partitions):
-        kit.say_now("assigned", ",".join(str(place.partition) for place in partitions))
+    owned = set()
 
-    consumer.subscribe([args.topic], on_assign=assigned)
+    def assigned(_, partitions):
+        # The new protocol only names what is added.
+        if not args.modern:
+            owned.clear()
+        owned.update(place.partition for place in partitions)
+        kit.say_now("assigned", ",".join(str(partition) for partition in sorted(owned)))
+
+    def revoked(_, partitions):
+        owned.difference_update(place.partition for place in partitions)
+        if args.modern:
+            kit.say_now("assigned", ",".join(str(partition) for partition in sorted(owned)))
+
+    consumer.subscribe([args.topic], on_assign=assigned, on_revoke=revoked, on_lost=revoked)
     left = kit.when_stdin_closes()
     remaining = args.count
     while remaining != 0 and not left.is_set():

@@ -22,6 +22,7 @@ import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 import java.util.stream.LongStream;
+import java.util.stream.Stream;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.ConfigEntry;
@@ -76,6 +77,7 @@ public final class Client {
         boolean idempotent = rest.remove("--idempotent");
         boolean plain = rest.remove("--plain");
         boolean committed = rest.remove("--committed");
+        boolean modern = rest.remove("--modern");
         int count = -1;
         if (rest.get(0).equals("--count")) {
             count = Integer.parseInt(rest.get(1));
@@ -88,7 +90,7 @@ public final class Client {
                 case "consume" -> client.consume(rest, committed);
                 case "transact" -> client.transact(
                     rest.get(0), rest.get(1), rest.get(2), rest.get(3), Integer.parseInt(rest.get(4)));
-                case "member" -> client.member(rest.get(0), rest.get(1), count);
+                case "member" -> client.member(rest.get(0), rest.get(1), count, modern);
                 case "admin" -> client.admin(rest.get(0));
                 default -> throw new IllegalArgumentException("unknown verb " + args[2]);
             }
@@ -320,19 +322,36 @@ public final class Client {
     }
 
     private static final class Assignments implements ConsumerRebalanceListener {
+        private final boolean incremental;
+        private final Set<Integer> partitions = new TreeSet<>();
+
+        private Assignments(boolean incremental) {
+            this.incremental = incremental;
+        }
+
         @Override
         public void onPartitionsRevoked(Collection<TopicPartition> revoked) {
+            if (incremental) {
+                revoked.forEach(place -> partitions.remove(place.partition()));
+                sayPartitions();
+            }
         }
 
         @Override
         public void onPartitionsAssigned(Collection<TopicPartition> assigned) {
-            Set<Integer> partitions = new TreeSet<>();
+            if (!incremental) {
+                partitions.clear();
+            }
             assigned.forEach(place -> partitions.add(place.partition()));
+            sayPartitions();
+        }
+
+        private void sayPartitions() {
             sayNow("assigned", partitions.stream().map(String::valueOf).collect(Collectors.joining(",")));
         }
     }
 
-    private void member(String group, String topic, int count) {
+    private void member(String group, String topic, int count, boolean modern) {
         AtomicBoolean left = new AtomicBoolean();
         Thread stdin = new Thread(() -> {
             try {
@@ -344,12 +363,14 @@ public final class Client {
         });
         stdin.setDaemon(true);
         stdin.start();
-        try (KafkaConsumer<byte[], byte[]> consumer = consumer(
-            "group.id", group,
-            "session.timeout.ms", 6000,
-            "heartbeat.interval.ms", 1000,
-            "max.poll.records", 100)) {
-            consumer.subscribe(List.of(topic), new Assignments());
+        // With the new protocol the coordinator chooses the times.
+        Object[] protocol = modern
+            ? new Object[] {"group.protocol", "consumer"}
+            : new Object[] {"session.timeout.ms", 6000, "heartbeat.interval.ms", 1000};
+        Object[] common = {"group.id", group, "max.poll.records", 100};
+        Object[] all = Stream.concat(Arrays.stream(common), Arrays.stream(protocol)).toArray();
+        try (KafkaConsumer<byte[], byte[]> consumer = consumer(all)) {
+            consumer.subscribe(List.of(topic), new Assignments(modern));
             int remaining = count;
             while (remaining != 0 && !left.get()) {
                 Map<TopicPartition, OffsetAndMetadata> ends = new HashMap<>();

@@ -33,6 +33,7 @@ def arguments():
 
     member = verbs.add_parser("member")
     member.add_argument("--count", type=int)
+    member.add_argument("--modern", action="store_true")
     member.add_argument("group")
     member.add_argument("topic")
 
