@@ -100,13 +100,13 @@ impl Partition {
         self.high_watermark.get()
     }
 
-    /// The first offset of the oldest open transaction, or the high watermark.
+    /// The first offset of the oldest open transaction (what was deleted from it does not count), or the high watermark.
     pub fn last_stable_offset(&self) -> Offset {
         let high_watermark = self.high_watermark.get();
         self.log
             .producers()
             .first_unstable_offset()
-            .map_or(high_watermark, |offset| offset.min(high_watermark))
+            .map_or(high_watermark, |offset| offset.max(self.log.log_start_offset()).min(high_watermark))
     }
 
     /// The epoch that new batches are stamped with.
@@ -129,10 +129,20 @@ impl Partition {
 
     /// Lets readers see up to `offset`, and wakes those who wait for it.
     fn advance_high_watermark(&self, offset: Offset) {
-        if offset > self.high_watermark.get() {
-            self.high_watermark.set(offset);
-            self.log.producers().on_high_watermark(offset);
-            self.waiters.notify(self.unseen_bytes.take());
+        let before = self.high_watermark.get();
+        if offset <= before {
+            return;
+        }
+        let stable_before = self.last_stable_offset();
+        self.high_watermark.set(offset);
+        self.log.producers().on_high_watermark(offset);
+        let unseen_bytes = self.unseen_bytes.take();
+        // The end of a transaction shows more than was appended just now; who waits for it looks anew.
+        let shows_more = stable_before < before && self.last_stable_offset() > stable_before;
+        if shows_more {
+            self.waiters.wake_all();
+        } else {
+            self.waiters.notify(unseen_bytes);
         }
     }
 }

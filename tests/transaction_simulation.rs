@@ -82,7 +82,7 @@ impl Simulation {
         let calm_steps = [6, 25, 100][world.random.below(3)];
         let producer = |index: usize| Producer {
             id: index % ID_COUNT,
-            version: if index % 2 == 0 { TransactionVersion::V2 } else { TransactionVersion::V0 },
+            version: if index.is_multiple_of(2) { TransactionVersion::V2 } else { TransactionVersion::V0 },
             phase: Phase::ToInit,
             known: None,
             transaction: 0,

@@ -31,7 +31,7 @@ mod listing;
 mod replay;
 pub mod schema;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::group::offsets_partition_for;
@@ -41,7 +41,9 @@ use crate::model::group::ReplyToken;
 use crate::model::transaction::{
     TransactionError, TransactionReply, TransactionRequest, TransactionState, TransactionVersion,
 };
-use crate::model::{NO_PRODUCER_EPOCH, PartitionIndex, ProducerEpoch, ProducerId, TopicPartition};
+use crate::model::{
+    NO_PRODUCER_EPOCH, NO_PRODUCER_ID, PartitionIndex, ProducerEpoch, ProducerId, TopicPartition,
+};
 
 use changes::Pending;
 use schema::TransactionValue;
@@ -290,12 +292,12 @@ impl Effects {
 fn new_value(producer_id: ProducerId, timeout_ms: i32) -> TransactionValue {
     TransactionValue {
         producer_id,
-        previous_producer_id: crate::model::NO_PRODUCER_ID,
-        next_producer_id: crate::model::NO_PRODUCER_ID,
+        previous_producer_id: NO_PRODUCER_ID,
+        next_producer_id: NO_PRODUCER_ID,
         producer_epoch: NO_PRODUCER_EPOCH,
         timeout_ms,
         state: TransactionState::Empty,
-        partitions: std::collections::BTreeSet::new(),
+        partitions: BTreeSet::new(),
         last_update_ms: schema::NO_TIME,
         start_ms: schema::NO_TIME,
         version: TransactionVersion::V0,

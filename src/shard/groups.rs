@@ -272,6 +272,7 @@ impl Shard {
             };
             shard.carry_out(&host, effects);
             answer.give(appended);
+            shard.snapshot_if_grown(&host).await;
         });
         awaited.await.unwrap_or(Err(PartitionError::UnknownPartition))
     }

@@ -14,8 +14,9 @@ use crate::model::{CONSUMER_OFFSETS_TOPIC, TopicPartition};
 use crate::partition::{Marker, PartitionError};
 use crate::runtime::timeout;
 
-/// How long to wait before markers that could not be written are tried again.
-const RETRY: Duration = Duration::from_millis(100);
+/// How long to wait before markers that could not be written are tried again; twice as long each time, up to the second.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
 
 impl Shard {
     /// Writes the markers of an order, however long it takes, and tells the coordinator.
@@ -28,13 +29,15 @@ impl Shard {
             has_new_epoch: order.version.bumps_epoch(),
         };
         let mut missing = order.partitions.clone();
+        let mut pause = RETRY_MIN;
         loop {
             missing = self.try_markers(marker, missing).await;
             if missing.is_empty() {
                 let effects = host.coordinator.borrow_mut().markers_written(&order, clock::now_ms());
                 return self.carry_out_transaction(host, effects);
             }
-            timeout(RETRY, self.stopping()).await;
+            timeout(pause, self.stopping()).await;
+            pause = RETRY_MAX.min(pause * 2);
             if self.is_stopping() {
                 return; // the next start orders them again
             }

@@ -95,7 +95,9 @@ impl Shard {
         let Some(host) = self.transaction_host(request.transactional_id()) else {
             return request.refused(TransactionError::NotCoordinator);
         };
-        while host.coordinator.borrow().needs_producer_id() {
+        let may_need_id =
+            matches!(request, TransactionRequest::InitProducerId(_) | TransactionRequest::End(_));
+        while may_need_id && host.coordinator.borrow().needs_producer_id() {
             match self.next_producer_id().await {
                 Ok(producer_id) => host.coordinator.borrow_mut().give_producer_id(producer_id),
                 Err(error) => {

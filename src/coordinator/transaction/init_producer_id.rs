@@ -2,6 +2,7 @@
 //!
 //! Source: Kafka's TransactionCoordinator.handleInitProducerId and TransactionMetadata; KIP-360.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::model::group::ReplyToken;
@@ -83,7 +84,7 @@ impl TransactionCoordinator {
             next_producer_id: NO_PRODUCER_ID,
             timeout_ms: init.timeout_ms,
             state: TransactionState::Empty,
-            partitions: std::collections::BTreeSet::new(),
+            partitions: BTreeSet::new(),
             last_update_ms: now_ms,
             start_ms: NO_TIME,
             ..*old

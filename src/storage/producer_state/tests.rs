@@ -136,3 +136,53 @@ fn idle_producers_are_forgotten_unless_their_transaction_is_open() {
     assert_eq!(producers.expire(i64::MAX, 100), 0);
     assert_eq!(producers.count(), 1);
 }
+
+#[test]
+fn the_coordinators_word_is_void_once_a_marker_came() {
+    let producers = ProducerStateManager::default();
+    let begins_at_zero = false;
+    let first = transactional(header(0, 0, 1, 0));
+    let missing = Err(ProducerError::NotInTransaction { producer_id: 7 });
+    assert_eq!(producers.check_verified(&first, None), missing);
+    assert_eq!(producers.check_verified(&header(0, 0, 1, 0), None), Ok(()), "no part of a transaction");
+    let guard = producers.verification_guard(7, 0).unwrap();
+    let word = Some(Verified { guard, begins_at_zero });
+    assert_eq!(producers.check_verified(&first, word), Ok(()));
+    producers.update(&first, &[]);
+    assert_eq!(producers.verification_guard(7, 0), None, "it is open");
+    let second = transactional(header(0, 1, 1, 1));
+    assert_eq!(producers.check_verified(&second, None), Ok(()));
+    let (end, batch) = marker(true, 0, 1);
+    producers.update(&end, &batch);
+    let late = transactional(header(0, 1, 1, 2));
+    assert_eq!(producers.check_verified(&late, word), missing, "it was given before the marker");
+    let word = Some(Verified { guard: producers.verification_guard(7, 0).unwrap(), begins_at_zero });
+    assert_eq!(producers.check_verified(&late, word), Ok(()));
+    let other_epoch = transactional(header(1, 0, 1, 3));
+    producers.update(&late, &[]);
+    assert!(producers.verification_guard(7, 1).is_some(), "open in another epoch");
+    assert_eq!(producers.check_verified(&other_epoch, None), missing);
+}
+
+#[test]
+fn a_producer_of_version_two_begins_its_first_transaction_at_sequence_zero() {
+    let producers = ProducerStateManager::default();
+    let verified =
+        Some(Verified { guard: producers.verification_guard(7, 0).unwrap(), begins_at_zero: true });
+    let gap = ProducerError::OutOfOrderSequence { producer_id: 7, sequence: 3, last_sequence: NO_SEQUENCE };
+    assert_eq!(producers.check_verified(&transactional(header(0, 3, 1, 0)), verified), Err(gap));
+    assert_eq!(producers.check_verified(&transactional(header(0, 0, 1, 0)), verified), Ok(()));
+}
+
+#[test]
+fn a_marker_with_an_epoch_of_its_own_is_recognised() {
+    let producers = ProducerStateManager::default();
+    assert!(!producers.has_marker(7, 1));
+    producers.update(&transactional(header(0, 0, 1, 0)), &[]);
+    assert!(!producers.has_marker(7, 1));
+    let (end, batch) = marker(false, 1, 1);
+    assert!(producers.update(&end, &batch).is_some());
+    assert!(producers.has_marker(7, 1));
+    producers.update(&transactional(header(1, 0, 1, 2)), &[]);
+    assert!(!producers.has_marker(7, 1), "the next transaction is open in this epoch");
+}

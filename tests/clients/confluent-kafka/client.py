@@ -149,7 +149,12 @@ def consume(args):
 
 
 def transact(args):
-    settings = {"bootstrap.servers": args.bootstrap, "reconnect.backoff.max.ms": 500}
+    settings = {
+        "bootstrap.servers": args.bootstrap,
+        "reconnect.backoff.max.ms": 500,
+        # After a rebootstrap librdkafka 2.16 sends offsets to a broker handle that it is taking down, for ever.
+        "metadata.recovery.strategy": "none",
+    }
     consumer = Consumer(
         settings
         | {

@@ -158,6 +158,7 @@ pub fn run(args: &BareArgs) -> Result<Report> {
                 producer_id: -1,
                 producer_epoch: -1,
                 base_sequence: -1,
+                is_transactional: false,
             };
             template.write(&mut batch, &header)?;
             send(&mut stream, batch.as_slice()).context("the bare server is gone")?;

@@ -124,8 +124,14 @@ mod tests {
     fn whole_sound_frames_are_cut_and_others_are_not() {
         let template = BatchTemplate::new(100, 1_000, 3, Compression::None, None).expect("fits");
         let mut batch = BatchBuffer::default();
-        let header =
-            BatchHeader { count: 3, timestamp_ms: 1, producer_id: -1, producer_epoch: -1, base_sequence: -1 };
+        let header = BatchHeader {
+            count: 3,
+            timestamp_ms: 1,
+            producer_id: -1,
+            producer_epoch: -1,
+            base_sequence: -1,
+            is_transactional: false,
+        };
         template.write(&mut batch, &header).expect("writes");
         let mut frame = u32::try_from(batch.as_slice().len()).expect("small").to_be_bytes().to_vec();
         frame.extend_from_slice(batch.as_slice());

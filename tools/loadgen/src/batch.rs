@@ -26,6 +26,7 @@ pub const LEADER_EPOCH_POSITION: usize = 12;
 pub const MAGIC_POSITION: usize = 16;
 pub const CRC_POSITION: usize = 17;
 pub const ATTRIBUTES_POSITION: usize = 21;
+pub const TRANSACTIONAL_ATTRIBUTE: i16 = 1 << 4;
 pub const LAST_OFFSET_DELTA_POSITION: usize = 23;
 pub const BASE_TIMESTAMP_POSITION: usize = 27;
 pub const MAX_TIMESTAMP_POSITION: usize = 35;
@@ -47,6 +48,7 @@ pub struct BatchHeader {
     pub producer_epoch: i16,
     /// -1 without idempotence.
     pub base_sequence: i32,
+    pub is_transactional: bool,
 }
 
 /// A batch under way to the socket. Reused, since its records rarely change.
@@ -203,7 +205,8 @@ impl BatchTemplate {
         put(BATCH_LENGTH_POSITION, &length.to_be_bytes());
         put(LEADER_EPOCH_POSITION, &(-1i32).to_be_bytes());
         put(MAGIC_POSITION, &[MAGIC]);
-        put(ATTRIBUTES_POSITION, &(self.compression as i16).to_be_bytes());
+        let transactional = if header.is_transactional { TRANSACTIONAL_ATTRIBUTE } else { 0 };
+        put(ATTRIBUTES_POSITION, &(self.compression as i16 | transactional).to_be_bytes());
         put(LAST_OFFSET_DELTA_POSITION, &(header.count - 1).to_be_bytes());
         put(BASE_TIMESTAMP_POSITION, &header.timestamp_ms.to_be_bytes());
         put(MAX_TIMESTAMP_POSITION, &header.timestamp_ms.to_be_bytes());
@@ -271,6 +274,7 @@ mod tests {
         producer_id: 77,
         producer_epoch: 4,
         base_sequence: 9,
+        is_transactional: false,
     };
 
     fn decode(batch: &[u8]) -> Vec<Record> {

@@ -8,7 +8,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::batch::{
     ATTRIBUTES_POSITION, BATCH_LENGTH_POSITION, CRC_POSITION, HEADER_BYTES, LAST_OFFSET_DELTA_POSITION,
-    LEADER_EPOCH_POSITION, MAGIC, MAGIC_POSITION, RECORD_COUNT_POSITION,
+    LEADER_EPOCH_POSITION, MAGIC, MAGIC_POSITION, PRODUCER_ID_POSITION, RECORD_COUNT_POSITION,
+    TRANSACTIONAL_ATTRIBUTE,
 };
 use crate::compression::Compression;
 use crate::crc32c;
@@ -22,6 +23,7 @@ pub struct BatchView<'a> {
     pub base_offset: i64,
     pub last_offset: i64,
     pub record_count: u32,
+    pub producer_id: i64,
     attributes: i16,
 }
 
@@ -57,6 +59,9 @@ impl<'a> BatchView<'a> {
             last_offset: base_offset + i64::from(last_offset_delta),
             record_count: u32::try_from(i32_at(batch, RECORD_COUNT_POSITION))
                 .context("a negative record count")?,
+            producer_id: i64::from_be_bytes(
+                batch[PRODUCER_ID_POSITION..PRODUCER_ID_POSITION + 8].try_into().expect("8 bytes"),
+            ),
             attributes: i16::from_be_bytes([batch[ATTRIBUTES_POSITION], batch[ATTRIBUTES_POSITION + 1]]),
         }))
     }
@@ -64,6 +69,11 @@ impl<'a> BatchView<'a> {
     /// Holds transaction markers, not messages.
     pub fn is_control(&self) -> bool {
         self.attributes & CONTROL_ATTRIBUTE != 0
+    }
+
+    /// Belongs to a transaction.
+    pub fn is_transactional(&self) -> bool {
+        self.attributes & TRANSACTIONAL_ATTRIBUTE != 0
     }
 
     /// The stored CRC is that of the bytes.
@@ -147,8 +157,14 @@ mod tests {
     fn batch_of(count: u32, compression: Compression) -> Vec<u8> {
         let template = BatchTemplate::new(300, 1 << 20, count, compression, None).expect("fits");
         let mut buffer = BatchBuffer::default();
-        let header =
-            BatchHeader { count, timestamp_ms: 1, producer_id: -1, producer_epoch: -1, base_sequence: -1 };
+        let header = BatchHeader {
+            count,
+            timestamp_ms: 1,
+            producer_id: -1,
+            producer_epoch: -1,
+            base_sequence: -1,
+            is_transactional: false,
+        };
         template.write(&mut buffer, &header).expect("writes");
         buffer.as_slice().to_vec()
     }

@@ -170,6 +170,15 @@ pub struct ProduceArgs {
     /// Number batches so that the broker drops doubles (needs --acks all and at most 5 in flight).
     #[arg(long)]
     pub idempotent: bool,
+    /// Send in transactions that are committed (implies --idempotent).
+    #[arg(long)]
+    pub transactional: bool,
+    /// Commit a transaction after so many messages.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub transaction_messages: u64,
+    /// Commit a transaction after so long, however few messages it has.
+    #[arg(long, value_parser = parse_duration, default_value = "1s")]
+    pub transaction_interval: Duration,
 }
 
 #[derive(Args, Clone, Debug, Serialize)]
@@ -189,6 +198,9 @@ pub struct ConsumeArgs {
     /// A fetch is answered after so long, whatever is there.
     #[arg(long, default_value_t = 500)]
     pub max_wait_ms: i32,
+    /// See only what is committed.
+    #[arg(long)]
+    pub read_committed: bool,
     /// Begin at the log's start, not at its end.
     #[arg(long)]
     pub from_beginning: bool,
@@ -282,11 +294,12 @@ impl Command {
             ensure!(produce.rate >= 0.0 && produce.rate.is_finite(), "--rate is a number from 0");
             ensure!(produce.linger_ms >= 0.0 && produce.linger_ms < 1e6, "--linger-ms is a number from 0");
             ensure!(produce.message_bytes <= produce.batch_bytes.max(1 << 29), "--message-bytes is absurd");
-            if produce.idempotent {
-                ensure!(produce.acks == Acks::All, "--idempotent needs --acks all");
+            if produce.idempotent || produce.transactional {
+                let flag = if produce.transactional { "--transactional" } else { "--idempotent" };
+                ensure!(produce.acks == Acks::All, "{flag} needs --acks all");
                 ensure!(
                     produce.in_flight <= IDEMPOTENT_IN_FLIGHT_MAX,
-                    "--idempotent allows {IDEMPOTENT_IN_FLIGHT_MAX} requests in flight"
+                    "{flag} allows {IDEMPOTENT_IN_FLIGHT_MAX} requests in flight"
                 );
             }
             if self.is_stamped() && produce.message_bytes < STAMP_BYTES as u64 {

@@ -15,6 +15,7 @@ use kafka_protocol::messages::FetchRequest;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
 
+use crate::aborted::Aborted;
 use crate::batch_view::BatchView;
 use crate::clock::{MILLISECOND_NS, UnixOffset};
 use crate::cluster::{Cluster, is_transient, message_of};
@@ -65,6 +66,7 @@ pub enum Goal {
 pub struct ConsumePlan {
     pub version: i16,
     pub max_wait_ms: i32,
+    pub read_committed: bool,
     pub min_bytes: i32,
     pub max_bytes: i32,
     pub partition_max_bytes: i32,
@@ -189,6 +191,7 @@ impl Consumer {
         }
         let request = FetchRequest::default()
             .with_max_wait_ms(self.plan.max_wait_ms)
+            .with_isolation_level(i8::from(self.plan.read_committed))
             .with_min_bytes(self.plan.min_bytes)
             .with_max_bytes(self.plan.max_bytes)
             .with_topics(topics);
@@ -227,6 +230,7 @@ impl Consumer {
         let records = data.records.as_deref().unwrap_or_default();
         let first_wanted = self.partitions[slot].next_offset;
         let (mut rest, mut messages) = (records, 0);
+        let mut aborted = Aborted::new(data);
         while let Some(batch) = BatchView::cut(&mut rest)
             .with_context(|| format!("reading {} at {first_wanted}", self.leaders.view().name_of(index)))?
         {
@@ -236,7 +240,7 @@ impl Consumer {
             }
             // A fetch into the middle of a batch brings the whole batch.
             let skipped = u64::try_from(next_offset - batch.base_offset).unwrap_or(0);
-            if !batch.is_control() {
+            if aborted.keeps(&batch) {
                 messages += u64::from(batch.record_count).saturating_sub(skipped);
                 self.inspect(&batch, index, next_offset, turn);
             }

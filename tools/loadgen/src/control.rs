@@ -15,11 +15,12 @@ use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, InitProducerIdRequest,
-    ListOffsetsRequest, MetadataRequest, MetadataResponse, TopicName,
+    ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, FindCoordinatorRequest,
+    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse, TopicName, TransactionalId,
 };
 use kafka_protocol::protocol::{Request, StrBytes};
 
+use crate::transaction;
 use crate::wire::{ApiTable, CLIENT_ID, FRAME_BYTES_MAX, SIZE_BYTES, decode_response, encode_request};
 
 /// How long a connect, a read or a write may take.
@@ -33,6 +34,13 @@ pub const LATEST: i64 = -1;
 const API_VERSIONS_VERSION: i16 = 3;
 /// Topics that are created or deleted at a time; a broker may take a while for each.
 const TOPICS_PER_REQUEST: usize = 500;
+/// FindCoordinator takes many keys from here on.
+const FIND_COORDINATORS_VERSION: i16 = 4;
+/// FindCoordinator's number for transactional ids.
+const TRANSACTION_KEY_TYPE: i8 = 1;
+/// How often, and how long in between, a coordinator that is not ready is asked again.
+const READY_TRIES: u32 = 50;
+const READY_PAUSE: Duration = Duration::from_millis(100);
 /// DeleteTopics takes structures instead of bare names from here on.
 const DELETE_TOPICS_STATES_VERSION: i16 = 6;
 
@@ -181,11 +189,57 @@ impl Control {
             .with_transaction_timeout_ms(timeout_ms())
             .with_producer_id((-1).into())
             .with_producer_epoch(-1);
-        for _ in 0..50 {
+        self.init_insistently(&request)
+    }
+
+    /// Takes a transactional id over: finds its coordinator, and gets producer id and epoch from it.
+    ///
+    /// # Errors
+    /// As `init_producer_id`.
+    pub fn init_transactional_id(&mut self, transactional_id: String) -> Result<transaction::Identity> {
+        let id = StrBytes::from_string(transactional_id.clone());
+        let (coordinator, address) = self.find_coordinator(&id)?;
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(Some(TransactionalId(id)))
+            .with_transaction_timeout_ms(timeout_ms())
+            .with_producer_id((-1).into())
+            .with_producer_epoch(-1);
+        let (producer_id, producer_epoch) = Self::connect(&address)?.init_insistently(&request)?;
+        Ok(transaction::Identity { transactional_id, coordinator, producer_id, producer_epoch })
+    }
+
+    /// Node id and address of the coordinator of a transactional id.
+    fn find_coordinator(&mut self, id: &StrBytes) -> Result<(i32, String)> {
+        let is_batched = self.apis.version::<FindCoordinatorRequest>()? >= FIND_COORDINATORS_VERSION;
+        let request = FindCoordinatorRequest::default().with_key_type(TRANSACTION_KEY_TYPE);
+        let request = if is_batched {
+            request.with_coordinator_keys(vec![id.clone()])
+        } else {
+            request.with_key(id.clone())
+        };
+        for _ in 0..READY_TRIES {
             let response = self.call(&request)?;
+            let (error, node, host, port) = match response.coordinators.first() {
+                Some(found) => (found.error_code, found.node_id, found.host.clone(), found.port),
+                None => (response.error_code, response.node_id, response.host.clone(), response.port),
+            };
+            match error.err() {
+                None => return Ok((node.0, format!("{}:{port}", host.as_str()))),
+                Some(error) if transaction::may_pass(&error) => std::thread::sleep(READY_PAUSE),
+                Some(error) => bail!("FindCoordinator of a transactional id: {error}"),
+            }
+        }
+        bail!("FindCoordinator: the broker was not ready for 5 s")
+    }
+
+    fn init_insistently(&mut self, request: &InitProducerIdRequest) -> Result<(i64, i16)> {
+        for _ in 0..READY_TRIES {
+            let response = self.call(request)?;
             match response.error_code.err() {
                 None => return Ok((response.producer_id.0, response.producer_epoch)),
-                Some(error) if error.is_retriable() => std::thread::sleep(Duration::from_millis(100)),
+                Some(error) if error.is_retriable() || transaction::may_pass(&error) => {
+                    std::thread::sleep(READY_PAUSE);
+                }
                 Some(error) => bail!("InitProducerId: {error}"),
             }
         }

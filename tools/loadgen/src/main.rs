@@ -20,6 +20,7 @@
 //! loop; `produce` and `consume` the clients, `source` and `keys` what producers send; `leader_links` and `link` their connections; below them bytes, time and numbers.
 //! Beside a run: `scenario`, several of them; `bare` and `bare_server`, what a log server cannot do without; `compare`, `chart` and `svg`, pictures.
 
+mod aborted;
 mod bare;
 mod bare_server;
 mod batch;
@@ -50,6 +51,7 @@ mod source;
 mod stats;
 mod svg;
 mod timeline;
+mod transaction;
 mod verify;
 mod view;
 mod wire;

@@ -22,11 +22,13 @@ use crate::clock::{MILLISECOND_NS, UnixOffset};
 use crate::cluster::{Cluster, is_transient, message_of};
 use crate::keys::{self, Keys, Sampler};
 use crate::leader_links::{BACKOFF_NS, LeaderLinks, earliest};
+use crate::link::OutFrame;
 use crate::payload::{self, Stamp};
 use crate::produce_frame::ProduceFrame;
 use crate::schedule::Schedule;
 use crate::source::{BatchLimits, Gatherer, Messages, Room, Source, Step};
 use crate::timeline::Timeline;
+use crate::transaction::{self, Ended, TransactionLimits, Transactions};
 use crate::wire::decode_response;
 use crate::worker::{Client, Links, Turn};
 
@@ -57,7 +59,19 @@ pub struct ProducePlan {
     pub timeline: Arc<OnceLock<Timeline>>,
     /// Messages acknowledged in the whole run, for consumers that wait for them.
     pub acknowledged: Arc<AtomicU64>,
+    /// When transactions are committed, if there are any.
+    pub transactions: Option<TransactionLimits>,
     pub frames: FrameCache,
+}
+
+/// How the broker knows a producer.
+pub enum Identity {
+    /// Not at all.
+    None,
+    /// By id and epoch, so that it drops doubles.
+    Idempotent((i64, i16)),
+    /// By a transactional id.
+    Transactional(transaction::Identity),
 }
 
 /// The fixed parts of requests, one per topic, made once for all producers.
@@ -82,6 +96,8 @@ struct Ticket {
 #[derive(Clone, Copy, Default)]
 struct Partition {
     next_sequence: u64,
+    /// The first one in the epoch of the open transaction.
+    epoch_first_sequence: u64,
     acknowledged_count: u64,
     in_flight: u32,
 }
@@ -98,8 +114,10 @@ struct Trouble {
 pub struct Producer {
     plan: Arc<ProducePlan>,
     index: usize,
-    /// Idempotent: what InitProducerId gave.
+    /// Idempotent: what InitProducerId gave, or the end of the last transaction.
     identity: Option<(i64, i16)>,
+    transactions: Option<Transactions>,
+    transactional_id: Option<String>,
     /// Messages to send within the window; `None` if time ends the run.
     quota: Option<u64>,
     source: Option<Source>,
@@ -127,13 +145,23 @@ impl Producer {
         plan: Arc<ProducePlan>,
         partitions: Arc<[usize]>,
         index: usize,
-        identity: Option<(i64, i16)>,
+        identity: Identity,
         quota: Option<u64>,
     ) -> Result<Self> {
         let count = partitions.len();
         let leaders = LeaderLinks::new(Arc::clone(&plan.cluster), partitions, plan.delivery_timeout_ns);
-        let frames = plan.frames(&leaders)?;
+        let (identity, in_transactions) = match identity {
+            Identity::None => (None, None),
+            Identity::Idempotent(producer) => (Some(producer), None),
+            Identity::Transactional(of) => (Some((of.producer_id, of.producer_epoch)), Some(of)),
+        };
+        let transactional_id = in_transactions.as_ref().map(|of| of.transactional_id.clone());
+        let frames = plan.frames(&leaders, transactional_id.as_deref())?;
+        let transactions =
+            plan.transactions.zip(in_transactions).map(|(limits, of)| Transactions::new(limits, &of));
         Ok(Self {
+            transactions,
+            transactional_id,
             plan,
             index,
             identity,
@@ -201,7 +229,7 @@ impl Producer {
     /// Follows a new view; reconnects what is lost and needed.
     fn keep_links(&mut self, turn: &Turn<'_>) -> Result<()> {
         if self.leaders.follow(turn)? {
-            self.frames = self.plan.frames(&self.leaders)?;
+            self.frames = self.plan.frames(&self.leaders, self.transactional_id.as_deref())?;
             self.in_flight.resize_with(self.leaders.count(), VecDeque::new);
         }
         Ok(())
@@ -263,6 +291,9 @@ impl Producer {
                 sent_ns: turn.now_ns,
             };
             partition.next_sequence += u64::from(ticket.messages.count());
+            if let Some(transactions) = &mut self.transactions {
+                transactions.add(u64::from(ticket.messages.count()), turn.now_ns);
+            }
             let link = self.leaders.link_of(ticket.partition).context("a batch without a place to go")?;
             self.send(link, ticket, turn)?;
         }
@@ -274,7 +305,10 @@ impl Producer {
         let mut batch = out.batch.take().unwrap_or_default();
         let (producer_id, producer_epoch) = self.identity.unwrap_or((-1, -1));
         let base_sequence = match self.identity {
-            Some(_) => i32::try_from(ticket.first_sequence % SEQUENCE_COUNT).expect("below 2^31"),
+            Some(_) => {
+                let of_epoch = ticket.first_sequence - self.partitions[ticket.partition].epoch_first_sequence;
+                i32::try_from(of_epoch % SEQUENCE_COUNT).expect("below 2^31")
+            }
             None => -1,
         };
         let header = BatchHeader {
@@ -283,6 +317,7 @@ impl Producer {
             producer_id,
             producer_epoch,
             base_sequence,
+            is_transactional: self.transactions.is_some(),
         };
         if self.plan.run_id.is_none() && self.plan.keys == Keys::None {
             self.plan.template.write(&mut batch, &header)?;
@@ -366,6 +401,57 @@ impl Producer {
         }
     }
 
+    /// Commits the open transaction once it is full, or nothing more is to come, and nothing of it is in flight.
+    fn end_transaction(&mut self, is_exhausted: bool, is_quiet: bool, turn: &mut Turn<'_>) -> Result<()> {
+        let now_ns = turn.now_ns;
+        let (Some(transactions), Some(identity)) = (&mut self.transactions, self.identity) else {
+            return Ok(());
+        };
+        if is_quiet && transactions.is_open() && (is_exhausted || transactions.is_full(now_ns)) {
+            transactions.begin_to_end(now_ns);
+        }
+        if let Some(link) = transactions.silent_link(now_ns, self.plan.request_timeout_ns) {
+            self.leaders.links.close(link);
+            return self.on_lost(link, anyhow!("no reply within the request timeout"), turn);
+        }
+        let link = self.leaders.links.index_of(transactions.coordinator);
+        if !transactions.is_due(now_ns) || !self.leaders.links.is_open(link) {
+            return Ok(());
+        }
+        let correlation_id = self.next_correlation_id;
+        self.next_correlation_id = correlation_id.wrapping_add(1) & i32::MAX;
+        let head = transactions.request(link, correlation_id, identity, now_ns)?;
+        if let Err(error) = self.leaders.links.send(link, OutFrame { head, batch: None, tail: &[] }, turn) {
+            self.leaders.links.close(link);
+            self.on_lost(link, error, turn)?;
+        }
+        Ok(())
+    }
+
+    fn on_end_of_transaction(&mut self, frame: Bytes, turn: &mut Turn<'_>) -> Result<()> {
+        let window = self.timeline().window;
+        let Some(transactions) = &mut self.transactions else { return Ok(()) };
+        let give_up_ns = self.plan.delivery_timeout_ns;
+        if let Ended::Committed { identity, took_ns } =
+            transactions.on_answer(frame, turn.now_ns, give_up_ns)?
+        {
+            self.identity = Some(identity);
+            for partition in &mut self.partitions {
+                partition.epoch_first_sequence = partition.next_sequence;
+            }
+            if window.contains(turn.now_ns) {
+                turn.interval.produce.commit.saturating_record(took_ns);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a transaction is open that takes no more.
+    fn is_transaction_full(&self) -> bool {
+        let now_ns = crate::clock::monotonic_ns();
+        self.transactions.as_ref().is_some_and(|transactions| transactions.is_full(now_ns))
+    }
+
     /// Puts a batch aside for another try.
     fn retry_later(&mut self, ticket: Ticket, turn: &mut Turn<'_>, why: &str) -> Result<()> {
         let age_ns = turn.now_ns.saturating_sub(ticket.first_sent_ns);
@@ -419,11 +505,12 @@ impl Room for Producer {
 
     fn takes(&self, partition: usize) -> bool {
         !self.troubles.contains_key(&partition)
+            && !self.is_transaction_full()
             && self.leaders.link_of(partition).is_some_and(|link| self.link_has_room(link))
     }
 
     fn is_open(&self) -> bool {
-        (0..self.leaders.count()).any(|link| self.link_has_room(link))
+        !self.is_transaction_full() && (0..self.leaders.count()).any(|link| self.link_has_room(link))
     }
 }
 
@@ -457,10 +544,13 @@ impl Client for Producer {
         let source = self.source.as_ref().expect("set above");
         let is_exhausted = source.is_exhausted(turn.now_ns, self.timeline());
         let is_quiet = self.troubles.is_empty() && self.in_flight.iter().all(VecDeque::is_empty);
-        self.done = is_exhausted && is_quiet;
+        self.end_transaction(is_exhausted, is_quiet, turn)?;
+        let has_open = self.transactions.as_ref().is_some_and(Transactions::is_open);
+        self.done = is_exhausted && is_quiet && !has_open;
         if self.done {
             return Ok(None);
         }
+        wake = earliest(wake, self.transactions.as_ref().and_then(Transactions::due_ns).filter(|_| is_quiet));
         // Times at which something happens without any event: the end, a dead connection, a silent broker.
         wake = earliest(wake, self.leaders.wake_ns(turn.now_ns));
         for in_flight in &self.in_flight {
@@ -474,6 +564,10 @@ impl Client for Producer {
     }
 
     fn on_frame(&mut self, link: usize, frame: Bytes, turn: &mut Turn<'_>) -> Result<()> {
+        if self.transactions.as_ref().is_some_and(|transactions| transactions.waits_on(link)) {
+            self.leaders.on_reply(link);
+            return self.on_end_of_transaction(frame, turn);
+        }
         let (correlation_id, response) = decode_response::<ProduceRequest>(frame, self.plan.version)
             .context("decoding a Produce reply")?;
         self.leaders.on_reply(link);
@@ -499,6 +593,9 @@ impl Client for Producer {
 
     fn on_lost(&mut self, link: usize, error: anyhow::Error, turn: &mut Turn<'_>) -> Result<()> {
         let why = format!("{error:#}");
+        if let Some(transactions) = &mut self.transactions {
+            transactions.on_lost(link, turn.now_ns);
+        }
         for ticket in std::mem::take(&mut self.in_flight[link]) {
             self.partitions[ticket.partition].in_flight -= 1;
             self.retry_later(ticket, turn, &why)?;
@@ -536,18 +633,25 @@ impl Client for Producer {
 
 impl ProducePlan {
     /// The fixed parts of requests in the view that `leaders` follows.
-    fn frames(&self, leaders: &LeaderLinks) -> Result<Arc<[ProduceFrame]>> {
+    fn frames(&self, leaders: &LeaderLinks, transactional_id: Option<&str>) -> Result<Arc<[ProduceFrame]>> {
+        let new_frames = || {
+            let topics = leaders.view().topics.iter();
+            let frame = topics.map(|topic| {
+                let (topic, acks) = ((topic.name.as_str(), topic.id), self.acks);
+                ProduceFrame::new(self.version, topic, transactional_id, acks, ACK_TIMEOUT_MS)
+            });
+            frame.collect::<Result<Arc<[ProduceFrame]>>>()
+        };
+        if transactional_id.is_some() {
+            return new_frames(); // no other producer has this id
+        }
         let mut cached = self.frames.0.lock().expect("no panic under this lock");
         if let Some((version, frames)) = &*cached
             && *version == leaders.view_version()
         {
             return Ok(Arc::clone(frames));
         }
-        let topics = &leaders.view().topics;
-        let frames = topics
-            .iter()
-            .map(|topic| ProduceFrame::new(self.version, &topic.name, topic.id, self.acks, ACK_TIMEOUT_MS));
-        let frames: Arc<[ProduceFrame]> = frames.collect::<Result<_>>()?;
+        let frames = new_frames()?;
         *cached = Some((leaders.view_version(), Arc::clone(&frames)));
         Ok(frames)
     }

@@ -5,8 +5,9 @@
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
-use kafka_protocol::messages::ProduceRequest;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{ProduceRequest, TransactionalId};
+use kafka_protocol::protocol::StrBytes;
 
 use crate::cluster::TopicId;
 use crate::control::topic_name;
@@ -27,11 +28,18 @@ pub struct ProduceFrame {
 }
 
 impl ProduceFrame {
-    /// Encodes the request for `topic` in `version`.
+    /// Encodes the request for `topic` (name and id) in `version`.
     ///
     /// # Errors
     /// If the version has no such request.
-    pub fn new(version: i16, topic: &str, topic_id: TopicId, acks: i16, timeout_ms: i32) -> Result<Self> {
+    pub fn new(
+        version: i16,
+        topic: (&str, TopicId),
+        transactional_id: Option<&str>,
+        acks: i16,
+        timeout_ms: i32,
+    ) -> Result<Self> {
+        let (topic, topic_id) = topic;
         let partition = PartitionProduceData::default().with_index(0).with_records(Some(Bytes::new()));
         let mut data = TopicProduceData::default().with_partition_data(vec![partition]);
         if version >= TOPIC_ID_VERSION {
@@ -41,7 +49,9 @@ impl ProduceFrame {
             data.name = topic_name(topic);
         }
         let request = ProduceRequest::default()
-            .with_transactional_id(None)
+            .with_transactional_id(
+                transactional_id.map(|id| TransactionalId(StrBytes::from_string(id.to_owned()))),
+            )
             .with_acks(acks)
             .with_timeout_ms(timeout_ms)
             .with_topic_data(vec![data]);
@@ -98,7 +108,8 @@ mod tests {
     fn a_spliced_request_of_every_version_decodes_to_what_was_meant() {
         let topic_id = TopicId::from_bytes([9; 16]);
         for version in ProduceRequest::VERSIONS.min..=ProduceRequest::VERSIONS.max {
-            let frame = ProduceFrame::new(version, "orders", topic_id, -1, 1_500).expect("encodes");
+            let id = Some("id").filter(|_| version % 2 == 1);
+            let frame = ProduceFrame::new(version, ("orders", topic_id), id, -1, 1_500).expect("encodes");
             for batch_bytes in [1usize, 126, 127, 128, 16_383, 70_000] {
                 let batch = vec![0xab; batch_bytes];
                 let mut bytes = Vec::new();
@@ -113,6 +124,7 @@ mod tests {
                 let request = ProduceRequest::decode(&mut bytes, version).expect("a request");
                 assert!(!bytes.has_remaining(), "version {version}");
                 assert_eq!((request.acks, request.timeout_ms), (-1, 1_500));
+                assert_eq!(request.transactional_id.as_ref().map(|id| id.0.as_str()), id);
                 let topic = &request.topic_data[0];
                 if version >= TOPIC_ID_VERSION {
                     assert_eq!(topic.topic_id, topic_id);

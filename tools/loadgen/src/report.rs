@@ -77,6 +77,10 @@ pub struct Direction {
     pub service_us: Option<Percentiles>,
     /// Consume, stamped: per message, from the intended send to the reading.
     pub end_to_end_us: Option<Percentiles>,
+    /// Produce, transactional: per transaction, from the request to commit it to the answer.
+    pub commit_us: Option<Percentiles>,
+    /// Transactions that were committed.
+    pub commits: u64,
 }
 
 impl Direction {
@@ -95,6 +99,8 @@ impl Direction {
             latency_us: Percentiles::of(&tally.latency),
             service_us: Percentiles::of(&tally.service),
             end_to_end_us: Percentiles::of(&tally.end_to_end),
+            commit_us: Percentiles::of(&tally.commit),
+            commits: tally.commit.len(),
         }
     }
 }
@@ -199,6 +205,9 @@ impl Report {
                 direction.mb_per_s,
                 grouped(direction.requests_per_s),
             )?;
+            if direction.commits > 0 {
+                writeln!(text, "  {:<10} {} transactions committed", "", grouped(direction.commits as f64))?;
+            }
             if direction.retries + direction.unfinished > 0 {
                 let (retries, unfinished) = (direction.retries, direction.unfinished);
                 writeln!(
@@ -212,6 +221,7 @@ impl Report {
                 (latency_name, &direction.latency_us),
                 ("service", &direction.service_us),
                 ("end to end", &direction.end_to_end_us),
+                ("commit", &direction.commit_us),
             ] {
                 let Some(of) = percentiles else { continue };
                 writeln!(

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::{FetchRequest, ProduceRequest};
+use kafka_protocol::messages::{EndTxnRequest, FetchRequest, ProduceRequest};
 
 use crate::batch::BatchTemplate;
 use crate::cli::{Command, CommonArgs, ConsumeArgs, ProduceArgs};
@@ -18,8 +18,9 @@ use crate::consume::{ConsumePlan, Consumer, Goal, Inspect, StartOffset};
 use crate::control::{Control, EARLIEST, LATEST};
 use crate::keys::{self, Keys};
 use crate::process;
-use crate::produce::{FrameCache, ProducePlan, Producer};
+use crate::produce::{FrameCache, Identity, ProducePlan, Producer};
 use crate::timeline::Timeline;
+use crate::transaction::{self, END_TXN_VERSION, PRODUCE_VERSION_MIN, TransactionLimits};
 
 /// Descriptors for everything but client connections.
 const SPARE_DESCRIPTORS: u64 = 64;
@@ -101,8 +102,22 @@ fn add_producers(common: &mut Common<'_>, command: &Command, produce: &ProduceAr
         produce.compression,
         (produce.keys != Keys::None).then_some(keys::KEY_BYTES),
     )?;
+    let version = common.control.apis.version::<ProduceRequest>()?;
+    if produce.transactional {
+        let ends_with = common.control.apis.version::<EndTxnRequest>()?;
+        ensure!(
+            version >= PRODUCE_VERSION_MIN && ends_with >= END_TXN_VERSION,
+            "--transactional needs a broker with transaction version 2 (Produce 12, EndTxn 5), and this one has \
+             Produce {version}, EndTxn {ends_with}"
+        );
+    }
+    let transactions = TransactionLimits {
+        messages_max: produce.transaction_messages,
+        open_ns_max: nanoseconds(produce.transaction_interval)?,
+    };
     let plan = Arc::new(ProducePlan {
-        version: common.control.apis.version::<ProduceRequest>()?,
+        version,
+        transactions: produce.transactional.then_some(transactions),
         keys: produce.keys,
         acks: produce.acks.code(),
         in_flight_max: produce.in_flight,
@@ -126,12 +141,30 @@ fn add_producers(common: &mut Common<'_>, command: &Command, produce: &ProduceAr
         (messages, by_bytes) => messages.or(by_bytes),
     };
     for index in 0..produce.connections {
-        let identity = if produce.idempotent { Some(common.control.init_producer_id()?) } else { None };
+        let identity = if produce.transactional {
+            let id = format!("loadgen-{:08x}-{index}", common.setup.run_id);
+            Identity::Transactional(transactional(common, id)?)
+        } else if produce.idempotent {
+            Identity::Idempotent(common.control.init_producer_id()?)
+        } else {
+            Identity::None
+        };
         let quota = total.map(|total| share_of(total, index, produce.connections));
         let (plan, partitions) = (Arc::clone(&plan), Arc::clone(&partitions));
         common.setup.producers.push(Producer::new(plan, partitions, index, identity, quota)?);
     }
     Ok(())
+}
+
+fn transactional(common: &mut Common<'_>, id: String) -> Result<transaction::Identity> {
+    let identity = common.control.init_transactional_id(id)?;
+    // Its connection is one of those that the producer has anyway.
+    ensure!(
+        common.cluster.view().leaders.contains(&Some(identity.coordinator)),
+        "broker {} coordinates the transactions and leads no partition of the topic; use more partitions",
+        identity.coordinator
+    );
+    Ok(identity)
 }
 
 fn add_consumers(common: &mut Common<'_>, command: &Command, consume: &ConsumeArgs) -> Result<()> {
@@ -165,6 +198,7 @@ fn add_consumers(common: &mut Common<'_>, command: &Command, consume: &ConsumeAr
     let plan = Arc::new(ConsumePlan {
         version: common.control.apis.version::<FetchRequest>()?,
         max_wait_ms: consume.max_wait_ms,
+        read_committed: consume.read_committed,
         min_bytes: clamp_i32(consume.fetch_min_bytes),
         max_bytes: clamp_i32(consume.fetch_max_bytes),
         partition_max_bytes: clamp_i32(consume.partition_max_bytes),

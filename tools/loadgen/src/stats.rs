@@ -51,6 +51,8 @@ pub struct Tally {
     pub service: Histogram<u64>,
     /// From the intended send time in a stamped payload to its reading, per message.
     pub end_to_end: Histogram<u64>,
+    /// From the first request to commit a transaction to the answer.
+    pub commit: Histogram<u64>,
     /// The latest instant at which something was counted.
     pub last_ns: u64,
     /// Messages outside the window too, for the progress line.
@@ -69,6 +71,7 @@ impl Tally {
             latency: latency_histogram(),
             service: latency_histogram(),
             end_to_end: latency_histogram(),
+            commit: latency_histogram(),
             last_ns: 0,
             all_messages: 0,
             all_wire_bytes: 0,
@@ -119,6 +122,7 @@ impl Tally {
             (&mut self.latency, &other.latency),
             (&mut self.service, &other.service),
             (&mut self.end_to_end, &other.end_to_end),
+            (&mut self.commit, &other.commit),
         ] {
             if !theirs.is_empty() {
                 mine.add(theirs).expect("equal bounds");
@@ -127,7 +131,7 @@ impl Tally {
     }
 
     fn reset(&mut self) {
-        for histogram in [&mut self.latency, &mut self.service, &mut self.end_to_end] {
+        for histogram in [&mut self.latency, &mut self.service, &mut self.end_to_end, &mut self.commit] {
             if !histogram.is_empty() {
                 histogram.reset();
             }

@@ -232,6 +232,23 @@ fn a_transaction_does_not_overwrite_what_was_committed_after_it() {
 }
 
 #[test]
+fn the_end_of_a_transaction_takes_its_place_among_the_appends() {
+    let mut bench = Bench::new(settings());
+    bench.hold_appends();
+    let commit = bench.commit(transactional_commit(77, 9));
+    let marker = bench.coordinator.ending_transaction(77, true);
+    assert!(
+        bench.coordinator.appended(marker, bench.now_ms).is_empty(),
+        "what lies before it is not there yet"
+    );
+    assert_eq!(bench.fetch(), -1);
+    bench.end_appends();
+    assert_eq!(bench.committed(commit), None);
+    assert_eq!(bench.fetch(), 9);
+    assert!(!bench.coordinator.has_open_transactions());
+}
+
+#[test]
 fn the_effects_of_a_transactional_commit_name_the_producer() {
     let mut bench = Bench::new(settings());
     let request = GroupRequest::OffsetCommit(transactional_commit(77, 9));

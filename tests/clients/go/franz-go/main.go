@@ -166,6 +166,8 @@ func (c client) Transact(id, group, input, output string, count int) {
 		for _, record := range records {
 			session.Produce(ctx, &kgo.Record{Topic: output, Key: record.Key, Value: record.Value}, promise.Promise())
 		}
+		// Else nothing would be sent of what is aborted.
+		kit.Must(session.Client().Flush(ctx))
 		wanted := kgo.TransactionEndTry(attempt%3 != 0 && promise.Err() == nil)
 		ended := kit.Got(session.End(ctx, wanted))
 		if ended {
