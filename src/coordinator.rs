@@ -6,3 +6,5 @@
 //! (`tests/group_simulation.rs`).
 
 pub mod group;
+pub mod share_partition;
+pub mod share_states;

@@ -3,6 +3,7 @@
 //! Plain values without I/O. `position` is always a byte in a file, `offset` always a record's number.
 
 pub mod group;
+pub mod share;
 mod topic_name;
 
 use std::fmt;
@@ -34,6 +35,8 @@ pub const NO_TIMESTAMP: i64 = -1;
 pub const CONSUMER_OFFSETS_TOPIC: &str = "__consumer_offsets";
 /// The internal topic that holds transaction state.
 pub const TRANSACTION_STATE_TOPIC: &str = "__transaction_state";
+/// The internal topic that holds what share groups have read.
+pub const SHARE_GROUP_STATE_TOPIC: &str = "__share_group_state";
 /// The internal topic that holds topics, configs and producer-id blocks.
 pub const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
 

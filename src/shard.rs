@@ -12,6 +12,8 @@ mod groups;
 mod maintenance;
 mod partitions;
 mod request;
+mod share_partitions;
+mod share_states;
 mod state_log;
 mod topics_view;
 mod waits;
@@ -29,7 +31,11 @@ pub use controller::{
 };
 pub use maintenance::find_partitions;
 pub use partitions::{FoundTopics, OpenFailure};
-pub use request::{ShardReply, ShardRequest, StartPartition};
+pub use request::{
+    ShardReply, ShardRequest, ShareAcknowledge, ShareFetch, ShareRead, ShareStateReply, ShareStateRequest,
+    ShareWait, StartPartition,
+};
+pub use share_partitions::{ShareGroupSettings, ShareOffsetReset};
 
 use crate::config::Config;
 use crate::metadata::ClusterImage;
@@ -61,6 +67,8 @@ pub struct Shard {
     storage: Rc<ShardStorage>,
     connections: connect::ShardConnections,
     groups: groups::Groups,
+    share_coordinators: share_states::ShareCoordinators,
+    share_partitions: share_partitions::SharePartitions,
     waits: waits::Waits,
     flusher: flusher::Flusher,
     controller: Option<controller::Controller>,

@@ -25,6 +25,7 @@ use futures_lite::future::{self, poll_once};
 use super::api::{self, Answer, ApiKey, Outcome, RequestContext};
 use super::frame::{self, Found};
 use super::front::Front;
+use super::share_session::ShareSessions;
 use super::wire::Malformed;
 use crate::model::ShardId;
 use crate::runtime::tcp::Stream;
@@ -85,6 +86,7 @@ pub async fn resume(
     let peer = state.peer;
     let spare = front.spare_rooms.clone();
     let connection = Connection {
+        share_sessions: ShareSessions::new(front.clone()),
         front,
         link: link.clone(),
         peer,
@@ -174,6 +176,7 @@ struct Connection {
     dialled: SocketAddr,
     buffer: ReceiveBuffer,
     work: Work,
+    share_sessions: ShareSessions,
 }
 
 impl Connection {
@@ -196,7 +199,7 @@ impl Connection {
                 if self.link.unsent_bytes() > UNSENT_REPLIES_MAX_BYTES {
                     self.link.flush().await;
                 }
-                if self.work.is_due() && !self.work.is_none() {
+                if self.work.is_due() && !self.work.is_none() && self.share_sessions.is_empty() {
                     better_home = self.front.broker.better_home(&self.work.by_shard.borrow());
                     self.work.fade();
                 }
@@ -260,6 +263,7 @@ impl Connection {
             peer: self.peer,
             dialled: self.dialled,
             work: &self.work,
+            share_sessions: &self.share_sessions,
         };
         let mut answering = pin!(api::answer(&ctx, body));
         let answer = match poll_once(answering.as_mut()).await {

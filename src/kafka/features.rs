@@ -8,9 +8,10 @@ pub(super) struct Feature {
     pub(super) level: i16,
 }
 
-/// group.version 1 is the new consumer group protocol (KIP-848). transaction.version and streams.version stand for
-/// things not done yet; clients take their absence for level 0.
-pub(super) static FEATURES: &[Feature] = &[Feature { name: "group.version", level: 1 }];
+/// group.version 1 is the new consumer group protocol (KIP-848), share.version 1 share groups (KIP-932).
+/// transaction.version and streams.version stand for things not done yet; clients take their absence for level 0.
+pub(super) static FEATURES: &[Feature] =
+    &[Feature { name: "group.version", level: 1 }, Feature { name: "share.version", level: 1 }];
 
 /// Counts up when levels change, which they do not: they are what the binary can do.
 pub(super) const FEATURES_EPOCH: i64 = 0;

@@ -49,6 +49,10 @@ impl Reader {
         self.bytes.len()
     }
 
+    pub(super) fn read_i8(&mut self) -> Result<i8, Malformed> {
+        self.bytes.try_get_i8().map_err(|_| Malformed::cut("an int8"))
+    }
+
     pub(super) fn read_i16(&mut self) -> Result<i16, Malformed> {
         self.bytes.try_get_i16().map_err(|_| Malformed::cut("an int16"))
     }

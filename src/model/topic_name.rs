@@ -5,7 +5,9 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::{CLUSTER_METADATA_TOPIC, CONSUMER_OFFSETS_TOPIC, TRANSACTION_STATE_TOPIC};
+use super::{
+    CLUSTER_METADATA_TOPIC, CONSUMER_OFFSETS_TOPIC, SHARE_GROUP_STATE_TOPIC, TRANSACTION_STATE_TOPIC,
+};
 
 /// Longest legal topic name.
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
@@ -56,7 +58,13 @@ impl TopicName {
 
     /// Whether clients must not create, delete or produce to it by themselves.
     pub fn is_internal(&self) -> bool {
-        matches!(self.as_str(), CONSUMER_OFFSETS_TOPIC | TRANSACTION_STATE_TOPIC | CLUSTER_METADATA_TOPIC)
+        matches!(
+            self.as_str(),
+            CONSUMER_OFFSETS_TOPIC
+                | TRANSACTION_STATE_TOPIC
+                | CLUSTER_METADATA_TOPIC
+                | SHARE_GROUP_STATE_TOPIC
+        )
     }
 }
 

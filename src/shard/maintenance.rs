@@ -42,6 +42,8 @@ impl Shard {
             storage,
             connections: ShardConnections::new(mesh),
             groups: Default::default(),
+            share_coordinators: Default::default(),
+            share_partitions: Default::default(),
             waits: Default::default(),
             flusher: Default::default(),
             controller: (options.id == 0).then(controller::Controller::default),

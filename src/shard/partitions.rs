@@ -11,7 +11,8 @@ use crate::base::clock;
 use crate::config::{Config, TopicConfig};
 use crate::metadata::{ClusterImage, TopicImage};
 use crate::model::{
-    CLUSTER_METADATA_TOPIC, CONSUMER_OFFSETS_TOPIC, PartitionIndex, TopicName, TopicPartition, Uuid,
+    CLUSTER_METADATA_TOPIC, CONSUMER_OFFSETS_TOPIC, PartitionIndex, SHARE_GROUP_STATE_TOPIC, TopicName,
+    TopicPartition, Uuid,
 };
 use crate::partition::Partition;
 use crate::runtime::spawn;
@@ -51,6 +52,7 @@ impl Shard {
     }
 
     async fn remove_topics(self: &Rc<Self>, old: &ClusterImage, new: &ClusterImage) {
+        let mut is_any_removed = false;
         for topic in old.topics() {
             if new.topic(&topic.name).is_some_and(|kept| kept.id == topic.id) {
                 continue;
@@ -66,6 +68,11 @@ impl Shard {
                 }
             }
             self.forget_topic_offsets(&topic.name);
+            self.close_shares_of_topic(topic.id);
+            is_any_removed = true;
+        }
+        if is_any_removed {
+            self.forget_shares_of_missing_topics(new);
         }
     }
 
@@ -127,10 +134,13 @@ impl Shard {
         };
         let topic_partition = partition.topic_partition().clone();
         let is_offsets = topic_partition.topic.as_str() == CONSUMER_OFFSETS_TOPIC;
+        let is_share_state = topic_partition.topic.as_str() == SHARE_GROUP_STATE_TOPIC;
         self.partitions.borrow_mut().insert(topic_partition, partition.clone());
+        let shard = self.clone();
         if is_offsets {
-            let shard = self.clone();
             crate::runtime::spawn_detached(async move { shard.load_groups(partition).await });
+        } else if is_share_state {
+            crate::runtime::spawn_detached(async move { shard.load_share_states(partition).await });
         }
     }
 
@@ -187,6 +197,8 @@ impl Shard {
     /// Closes every partition for good; says how far each has come and whether all could be closed properly.
     pub(super) async fn close_partitions(self: &Rc<Self>) -> (Vec<(TopicPartition, LogCheckpoint)>, bool) {
         self.close_groups();
+        self.close_share_partitions(|_| true);
+        self.close_share_states();
         let partitions = std::mem::take(&mut *self.partitions.borrow_mut());
         let count = partitions.len();
         let mut closing = std::collections::VecDeque::new();

@@ -10,7 +10,9 @@ use crate::config::{self, Config, TopicConfig};
 use crate::metadata::placement::ShardLoads;
 use crate::metadata::records::{ConfigOwner, MetadataRecord};
 use crate::metadata::{ClusterImage, PartitionImage, TopicImage};
-use crate::model::{CONSUMER_OFFSETS_TOPIC, PartitionIndex, ShardId, TopicName, Uuid};
+use crate::model::{
+    CONSUMER_OFFSETS_TOPIC, PartitionIndex, SHARE_GROUP_STATE_TOPIC, ShardId, TopicName, Uuid,
+};
 use crate::shard::Shard;
 
 impl Shard {
@@ -168,13 +170,19 @@ impl Shard {
         let mut records = Vec::new();
         let mut answers = Vec::with_capacity(changes.len());
         for change in changes {
-            let owner = match &change.topic {
-                None => {
+            match &change.owner {
+                ConfigOwner::Broker(_) => {
                     image.broker_configs =
                         applied(std::mem::take(&mut image.broker_configs), &change.configs);
-                    ConfigOwner::Broker(String::new())
                 }
-                Some(name) => {
+                ConfigOwner::Group(group) => {
+                    let before = image.group_configs.remove(group).unwrap_or_default();
+                    let after = applied(before, &change.configs);
+                    if !after.is_empty() {
+                        image.group_configs.insert(group.clone(), after);
+                    }
+                }
+                ConfigOwner::Topic(name) => {
                     let Some(topic) = image.topic(name) else {
                         answers.push(Err(ControllerError::UnknownTopic));
                         continue;
@@ -182,9 +190,9 @@ impl Shard {
                     let mut topic = TopicImage::clone(topic);
                     topic.configs = applied(topic.configs, &change.configs);
                     image.insert(topic);
-                    ConfigOwner::Topic(name.to_string())
                 }
-            };
+            }
+            let owner = change.owner;
             records.extend(change.configs.into_iter().map(|(name, value)| MetadataRecord::Config {
                 owner: owner.clone(),
                 name,
@@ -273,6 +281,9 @@ fn topic_configs(topic: &NewTopic, broker: &Config) -> Result<BTreeMap<String, S
     if topic.name == CONSUMER_OFFSETS_TOPIC {
         return Ok(offsets_topic_configs(broker));
     }
+    if topic.name == SHARE_GROUP_STATE_TOPIC {
+        return Ok(share_state_topic_configs(broker));
+    }
     let mut configs = BTreeMap::new();
     for (name, value) in &topic.configs {
         let Some(value) = value else {
@@ -287,6 +298,19 @@ fn topic_configs(topic: &NewTopic, broker: &Config) -> Result<BTreeMap<String, S
     TopicConfig::resolve(broker, &configs)
         .map_err(|error| ControllerError::InvalidConfig(error.to_string()))?;
     Ok(configs)
+}
+
+/// What Kafka sets on the topic that keeps what share groups have read: nothing goes by age, the share coordinators let
+/// go what they have written anew.
+fn share_state_topic_configs(broker: &Config) -> BTreeMap<String, String> {
+    [
+        ("cleanup.policy", "delete".to_owned()),
+        ("retention.ms", "-1".to_owned()),
+        ("segment.bytes", broker.share_coordinator_state_topic_segment_bytes.to_string()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect()
 }
 
 /// What Kafka sets on the offsets topic.
