@@ -10,6 +10,7 @@ mod groups;
 mod offsets;
 mod produce;
 mod router;
+mod share;
 mod stream_groups;
 mod subscribers;
 mod topics;
@@ -24,6 +25,7 @@ pub use error::BrokerError;
 pub use fetch::{FetchPartition, FetchRequest, FetchedPartition};
 pub use offsets::{LogDirPartition, OffsetQuery};
 pub use produce::{Acks, PartitionProduce, PartitionProduced, ProduceRequest, Producing};
+pub use share::{ShareFetchRequest, SharedRecords};
 pub use topics::CreatedTopic;
 pub use transactions::{ProduceTransaction, TransactionSupport};
 

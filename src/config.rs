@@ -14,6 +14,7 @@ mod table;
 
 mod describe;
 mod error;
+mod group;
 mod load;
 mod nearest;
 mod origin;
@@ -23,6 +24,7 @@ mod topic;
 pub use describe::{ConfigSource, ConfigSynonym, DescribedConfig};
 pub use entry::{Alias, Alter, ConfigType, Entry, Rule, Unit};
 pub use error::ConfigError;
+pub use group::{SHARE_AUTO_OFFSET_RESET, describe_group, validate_group_override};
 pub use load::{CONFIG_FILE_VARIABLE, Flag, Sources, VARIABLE_PREFIX, variable_of};
 pub use origin::Origin;
 pub use page::configuration_page;

@@ -7,6 +7,8 @@
 
 pub mod group;
 mod reader;
+pub mod share_partition;
+pub mod share_states;
 pub mod stream_group;
 mod timers;
 pub mod transaction;

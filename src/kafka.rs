@@ -24,6 +24,7 @@ mod decode_guard;
 mod error_code;
 mod features;
 mod fetch_session;
+mod share_session;
 
 mod api;
 mod connection;

@@ -3,6 +3,7 @@
 //! Plain values without I/O. `position` is always a byte in a file, `offset` always a record's number.
 
 pub mod group;
+pub mod share;
 pub mod stream_group;
 mod topic_name;
 pub mod transaction;
@@ -40,6 +41,8 @@ pub const CONSUMER_OFFSETS_TOPIC: &str = "__consumer_offsets";
 pub const TRANSACTION_STATE_TOPIC: &str = "__transaction_state";
 /// The internal topic that holds what groups that read entry by entry have pending.
 pub const STREAM_GROUPS_TOPIC: &str = "__stream_groups";
+/// The internal topic that holds what share groups have read.
+pub const SHARE_GROUP_STATE_TOPIC: &str = "__share_group_state";
 /// The internal topic that holds topics, configs and producer-id blocks.
 pub const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
 

@@ -13,6 +13,8 @@ mod maintenance;
 mod markers;
 mod partitions;
 mod request;
+mod share_partitions;
+mod share_states;
 mod state_log;
 mod stream_groups;
 mod subscribers;
@@ -33,7 +35,11 @@ pub use controller::{
 };
 pub use maintenance::find_partitions;
 pub use partitions::{FoundTopics, OpenFailure};
-pub use request::{ShardReply, ShardRequest, StartPartition};
+pub use request::{
+    ShardReply, ShardRequest, ShareAcknowledge, ShareFetch, ShareRead, ShareStateReply, ShareStateRequest,
+    ShareWait, StartPartition,
+};
+pub use share_partitions::{ShareGroupSettings, ShareOffsetReset};
 pub use subscribers::Listening;
 
 use crate::config::Config;
@@ -68,6 +74,8 @@ pub struct Shard {
     groups: groups::Groups,
     stream_groups: stream_groups::StreamGroupHosts,
     transactions: transactions::Transactions,
+    share_coordinators: share_states::ShareCoordinators,
+    share_partitions: share_partitions::SharePartitions,
     waits: waits::Waits,
     subscribers: subscribers::Subscribers,
     flusher: flusher::Flusher,

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Broker, BrokerError};
+use super::{Broker, BrokerError, share};
 use crate::config::{self, Config, ConfigType, DescribedConfig, TopicConfig};
+use crate::metadata::records::ConfigOwner;
 use crate::model::TopicName;
 use crate::shard::{ControllerReply, ControllerRequest, TopicChange};
 
@@ -14,6 +15,8 @@ pub enum ConfigResource {
     Topic(String),
     /// The broker's (the one node, or the cluster default when the name is empty).
     Broker(String),
+    /// A group's, by name, whether or not there is such a group.
+    Group(String),
 }
 
 /// What to do with one config.
@@ -60,6 +63,15 @@ impl Broker {
             ConfigResource::Broker(name) => {
                 self.check_broker_name(name)?;
                 Ok(self.config().described())
+            }
+            ConfigResource::Group(name) if name.is_empty() => {
+                Err(BrokerError::InvalidRequest("Group name must not be empty".to_owned()))
+            }
+            ConfigResource::Group(name) => {
+                let image = self.image();
+                let nothing = BTreeMap::new();
+                let own = image.group_configs.get(name).unwrap_or(&nothing);
+                Ok(config::describe_group(&self.config(), own))
             }
         }
     }
@@ -111,15 +123,16 @@ impl Broker {
     /// Checks an alteration and turns it into keys and new values.
     fn plan(&self, alteration: &ConfigAlteration) -> Result<TopicChange, BrokerError> {
         let image = self.image();
-        let (topic, before) = match &alteration.resource {
+        let nothing = BTreeMap::new();
+        let before = match &alteration.resource {
             ConfigResource::Topic(name) => {
-                let topic = image.topic(name).ok_or(BrokerError::UnknownTopicOrPartition)?;
-                (Some(topic), &topic.configs)
+                &image.topic(name).ok_or(BrokerError::UnknownTopicOrPartition)?.configs
             }
             ConfigResource::Broker(name) => {
                 self.check_broker_name(name)?;
-                (None, &image.broker_configs)
+                &image.broker_configs
             }
+            ConfigResource::Group(name) => image.group_configs.get(name).unwrap_or(&nothing),
         };
         let described = self.describe(&alteration.resource)?;
         let mut after = if alteration.replace_all { BTreeMap::new() } else { before.clone() };
@@ -127,24 +140,36 @@ impl Broker {
             let known = described
                 .iter()
                 .find(|config| config.name == key)
-                .ok_or_else(|| BrokerError::InvalidConfig(unknown_key(topic.is_some(), key)))?;
+                .ok_or_else(|| BrokerError::InvalidConfig(unknown_key(&alteration.resource, key)))?;
             alter(&mut after, known, op, value.as_deref())?;
         }
-        match topic {
-            Some(topic) => {
-                let changed: BTreeMap<_, _> =
-                    after.iter().filter(|(key, value)| before.get(*key) != Some(value)).collect();
+        let changed = after.iter().filter(|(key, value)| before.get(*key) != Some(value));
+        let owner = match &alteration.resource {
+            ConfigResource::Topic(name) => {
                 for (key, value) in changed {
                     config::validate_topic_override(key, value).map_err(invalid)?;
                 }
                 TopicConfig::resolve_internal(&self.config(), &after).map_err(invalid)?;
-                Ok(TopicChange { topic: Some(topic.name.clone()), configs: difference(before, &after) })
+                ConfigOwner::Topic(name.clone())
             }
-            None => {
+            ConfigResource::Broker(_) => {
                 Config::with_dynamic(&self.config(), &after).map_err(invalid)?;
-                Ok(TopicChange { topic: None, configs: difference(before, &after) })
+                ConfigOwner::Broker(String::new())
             }
-        }
+            ConfigResource::Group(name) => {
+                for (key, value) in changed {
+                    config::validate_group_override(key, value).map_err(invalid)?;
+                    if key == config::SHARE_AUTO_OFFSET_RESET && share::read_reset(value).is_none() {
+                        return Err(BrokerError::InvalidConfig(format!(
+                            "Invalid value {value} for configuration {key}: must be earliest, latest, or \
+                             by_duration:<ISO 8601 duration>."
+                        )));
+                    }
+                }
+                ConfigOwner::Group(name.clone())
+            }
+        };
+        Ok(TopicChange { owner, configs: difference(before, &after) })
     }
 }
 
@@ -152,13 +177,13 @@ fn invalid(error: config::ConfigError) -> BrokerError {
     BrokerError::InvalidConfig(error.to_string())
 }
 
-fn unknown_key(is_topic: bool, key: &str) -> String {
-    if is_topic {
-        return config::validate_topic_override(key, "")
-            .err()
-            .map_or_else(String::new, |error| error.to_string());
-    }
-    format!("Unknown broker config name: {key}")
+fn unknown_key(resource: &ConfigResource, key: &str) -> String {
+    let checked = match resource {
+        ConfigResource::Topic(_) => config::validate_topic_override(key, ""),
+        ConfigResource::Group(_) => config::validate_group_override(key, ""),
+        ConfigResource::Broker(_) => return format!("Unknown broker config name: {key}"),
+    };
+    checked.err().map_or_else(String::new, |error| error.to_string())
 }
 
 fn alter(

@@ -186,17 +186,29 @@ impl Broker {
             missing_bytes,
             timeout_ms,
         };
-        if let [only] = waiting_on[..]
+        let waits = waiting_on.into_iter().map(|shard| (shard, wait(std::mem::take(&mut positions[shard]))));
+        self.wait_on_owners(id, waits.collect(), left).await
+    }
+
+    /// Asks each owner to answer when there is something, all under one name; resolves with the first of them.
+    pub(super) async fn wait_on_owners(
+        &self,
+        id: u64,
+        mut waits: Vec<(ShardId, ShardRequest)>,
+        left: Duration,
+    ) -> Waited {
+        if let [(only, _)] = waits[..]
             && only == self.shard.id()
+            && let Some((_, wait)) = waits.pop()
         {
-            let reply = self.shard.call(only, wait(std::mem::take(&mut positions[only]))).await;
+            let reply = self.shard.call(only, wait).await;
             return if matches!(reply, ShardReply::WaitedInVain) { Waited::InVain } else { Waited::Woken };
         }
         let woken = std::rc::Rc::new(Event::new());
         let wake = woken.wait();
         let mut cancel = CancelWaits { broker: self, id, shards: Vec::new(), waits: Vec::new() };
-        for shard in waiting_on {
-            let asked = self.shard.dispatch(shard, wait(std::mem::take(&mut positions[shard]))).await;
+        for (shard, wait) in waits {
+            let asked = self.shard.dispatch(shard, wait).await;
             let woken = woken.clone();
             cancel.shards.push(shard);
             cancel.waits.push(spawn(async move {
@@ -216,7 +228,7 @@ impl Broker {
 
 /// How a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Waited {
+pub(super) enum Waited {
     /// There is something to look at.
     Woken,
     /// The time was up.

@@ -12,6 +12,8 @@ use super::topic::topic_entries;
 pub enum ConfigSource {
     /// The topic's own override.
     DynamicTopic,
+    /// The group's own override.
+    DynamicGroup,
     /// A broker value altered while running.
     DynamicBroker,
     /// A broker value given at start.
@@ -77,7 +79,7 @@ impl Config {
     }
 
     /// The broker's values of one entry: altered, given, default.
-    fn synonyms(&self, entry: &Entry) -> Vec<ConfigSynonym> {
+    pub(super) fn synonyms(&self, entry: &Entry) -> Vec<ConfigSynonym> {
         let levels = [
             (self.origins.dynamic.get(entry.name), ConfigSource::DynamicBroker),
             (self.origins.given.get(entry.name), ConfigSource::StaticBroker),
@@ -139,7 +141,7 @@ impl TopicConfig {
 }
 
 /// The first of `synonyms` is in force; the last is always the default.
-fn entry_described(
+pub(super) fn entry_described(
     entry: &'static Entry,
     name: &'static str,
     read_only: bool,

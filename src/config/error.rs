@@ -88,6 +88,16 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: Problem,
     },
+    /// The value does not satisfy the group-level entry's rule, or there is no such entry.
+    #[error("Invalid value {value} for configuration {name}: {problem}")]
+    InvalidGroupValue {
+        /// The name.
+        name: String,
+        /// The value as given.
+        value: String,
+        /// What is wrong with it.
+        problem: Problem,
+    },
 }
 
 /// The beginning of a message about a value; nothing for what came over the wire, whose sender knows where it was.

@@ -295,6 +295,39 @@ declare_entries! {
         /// looked for at once.
         group_consumer_regex_refresh_interval_ms: i32 as Int, "group.consumer.regex.refresh.interval.ms",
             default "600000", bounds 10_000 => INT_MAX, unit Milliseconds;
+        /// Silence after which a member of a share group (KIP-932) is removed.
+        group_share_session_timeout_ms: i32 as Int, "group.share.session.timeout.ms",
+            default "45000", bounds 1 => INT_MAX, unit Milliseconds;
+        /// How often members of share groups are told to send heartbeats.
+        group_share_heartbeat_interval_ms: i32 as Int, "group.share.heartbeat.interval.ms",
+            default "5000", bounds 1 => INT_MAX, unit Milliseconds;
+        /// How many members a share group may have.
+        group_share_max_size: usize as Int, "group.share.max.size", default "200", bounds 1 => 1_000;
+        /// The shortest time between two assignments of a share group; 0 assigns at once.
+        group_share_assignment_interval_ms: i32 as Int, "group.share.assignment.interval.ms",
+            default "1000", bounds 0 => INT_MAX, unit Milliseconds;
+        /// How long a record is locked for the member of a share group that it was delivered to.
+        group_share_record_lock_duration_ms: i32 as Int, "group.share.record.lock.duration.ms",
+            default "30000", bounds 1_000 => 3_600_000, unit Milliseconds;
+        /// How often a record is delivered to a share group at most; after that nobody gets it.
+        group_share_delivery_count_limit: i16 as Int, "group.share.delivery.count.limit",
+            default "5", bounds 2 => 10;
+        /// How many records of one partition may be on their way to a share group; beyond it members wait.
+        group_share_partition_max_record_locks: i32 as Int, "group.share.partition.max.record.locks",
+            default "2000", bounds 100 => 10_000;
+        /// How many sessions members of share groups may have; further ones are refused.
+        group_share_max_share_sessions: usize as Int, "group.share.max.share.sessions",
+            default "2000", bounds 1 => INT_MAX;
+        /// How many partitions share groups may read at once, counted once for each group; beyond it those without locked
+        /// records are put aside, and where all have some further readers are refused until they are done.
+        group_share_partitions_max: usize as Int, "group.share.partitions.max",
+            default "100000", bounds 1 => INT_MAX;
+        /// How many partitions the topic is created with that keeps what share groups have read.
+        share_coordinator_state_topic_num_partitions: i32 as Int, "share.coordinator.state.topic.num.partitions",
+            default "50", bounds 1 => 10_000;
+        /// The segment size of that topic.
+        share_coordinator_state_topic_segment_bytes: u64 as Int, "share.coordinator.state.topic.segment.bytes",
+            default "104857600", bounds 1024 => INT_MAX, unit Bytes;
         /// How many groups this server keeps; joining or committing under a new name beyond it is refused.
         groups_max: usize as Int, "groups.max", default "100000", bounds 1 => INT_MAX;
         /// How many partitions the offsets topic is created with.

@@ -1,4 +1,5 @@
-//! Classic consumer groups: the coordinator of the groups of one `__consumer_offsets` partition.
+//! Groups: the coordinator of the groups of one `__consumer_offsets` partition. Classic groups are done here, those of the
+//! new protocols in `modern`.
 //!
 //! Lives on: the shard that owns the partition; never shared. Created empty, fed the partition's records by
 //! `replay`, opened by `loaded`, ended by `close`.
@@ -94,6 +95,32 @@ pub struct GroupSettings {
     pub offset_metadata_max_bytes: usize,
     /// Those of consumer groups (KIP-848).
     pub consumer: ConsumerSettings,
+    /// Those of share groups (KIP-932).
+    pub share: ShareGroupSettings,
+}
+
+/// The limits and times of share groups (KIP-932), named as in the configuration after `group.share.`.
+#[derive(Debug, Clone)]
+pub struct ShareGroupSettings {
+    /// Silence after which a member is removed.
+    pub session_timeout_ms: i64,
+    /// Time between heartbeats, as members are told.
+    pub heartbeat_interval_ms: i32,
+    /// Most members of a group.
+    pub max_size: usize,
+    /// Shortest time between two assignments.
+    pub assignment_interval_ms: i64,
+}
+
+impl Default for ShareGroupSettings {
+    fn default() -> Self {
+        ShareGroupSettings {
+            session_timeout_ms: 45_000,
+            heartbeat_interval_ms: 5_000,
+            max_size: 200,
+            assignment_interval_ms: 1_000,
+        }
+    }
 }
 
 /// The limits and times of consumer groups (KIP-848), named as in the configuration after `group.consumer.`.
@@ -143,6 +170,7 @@ impl Default for GroupSettings {
             offsets_retention_ms: 7 * 24 * 60 * 60 * 1_000,
             offset_metadata_max_bytes: 4_096,
             consumer: ConsumerSettings::default(),
+            share: ShareGroupSettings::default(),
         }
     }
 }
@@ -278,6 +306,11 @@ impl GroupCoordinator {
             GroupRequest::ConsumerHeartbeat(heartbeat) => self.consumer_heartbeat(token, heartbeat, now_ms),
             GroupRequest::DescribeConsumer(describe) => {
                 let described = self.describe_modern(Kind::Consumer, &describe);
+                Effects::reply(token, GroupReply::DescribeConsumer(described))
+            }
+            GroupRequest::ShareHeartbeat(heartbeat) => self.share_heartbeat(token, heartbeat, now_ms),
+            GroupRequest::DescribeShare(describe) => {
+                let described = self.describe_modern(Kind::Share, &describe);
                 Effects::reply(token, GroupReply::DescribeConsumer(described))
             }
         }

@@ -11,17 +11,20 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use bytes::BytesMut;
+use kafka_protocol::error::ResponseError;
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 
 use super::connection::Work;
-use super::decode_guard;
-use super::error_code;
 use super::frame::{self, Reply, RequestHeader};
 use super::front::Front;
+use super::share_session::ShareSessions;
 use super::wire::Malformed;
+use super::{decode_guard, error_code};
 use crate::broker::{Broker, ConfigResource};
 use crate::config::ConfigSource;
-use crate::model::group::{GroupReply, GroupRequest};
+use crate::model::group::{
+    DescribeModernGroup, DescribeModernGroupReply, GroupError, GroupReply, GroupRequest, ModernGroupState,
+};
 use crate::model::transaction::{TransactionError, TransactionReply, TransactionRequest};
 
 pub(super) use api_versions::too_new as api_versions_too_new;
@@ -128,6 +131,13 @@ kafka_apis! {
     69  ConsumerGroupDescribe    consumer_group_describe    0..=1    0;
     74  ListConfigResources      list_config_resources      0..=1    0;
     75  DescribeTopicPartitions  describe_topic_partitions  0..=0    0;
+    76  ShareGroupHeartbeat      share_group_heartbeat      1..=1    0;
+    77  ShareGroupDescribe       share_group_describe       1..=1    0;
+    78  ShareFetch               share_fetch                1..=2    0 by hand;
+    79  ShareAcknowledge         share_acknowledge          1..=2    0 by hand;
+    90  DescribeShareGroupOffsets describe_share_group_offsets 0..=0 0;
+    91  AlterShareGroupOffsets   alter_share_group_offsets  0..=0    0;
+    92  DeleteShareGroupOffsets  delete_share_group_offsets 0..=0    0;
 }
 
 /// One API of the table.
@@ -175,7 +185,7 @@ impl ApiRow {
 
     /// Whether a request may wait for others so long that a client may hang up meanwhile, and may then be dropped.
     pub(super) fn may_park(&self) -> bool {
-        matches!(self.key, ApiKey::Fetch | ApiKey::JoinGroup | ApiKey::SyncGroup)
+        matches!(self.key, ApiKey::Fetch | ApiKey::JoinGroup | ApiKey::SyncGroup | ApiKey::ShareFetch)
     }
 
     /// The lowest version that ApiVersions tells. Produce says 0 although 3 is the first that is served: librdkafka
@@ -202,6 +212,8 @@ pub(super) struct RequestContext<'a> {
     pub(super) dialled: SocketAddr,
     /// Where the connection's work belongs.
     pub(super) work: &'a Work,
+    /// The connection's share sessions.
+    pub(super) share_sessions: &'a ShareSessions,
 }
 
 impl RequestContext<'_> {
@@ -307,6 +319,37 @@ fn transaction_code(ctx: &RequestContext<'_>, error: TransactionError) -> i16 {
     }
 }
 
+/// Makes sure that there is a share group of that name.
+async fn share_group(
+    ctx: &RequestContext<'_>,
+    group_id: &str,
+) -> Result<DescribeModernGroupReply, (ResponseError, Option<String>)> {
+    let describe = DescribeModernGroup { group_id: group_id.to_owned() };
+    let described = match ctx.group(GroupRequest::DescribeShare(describe)).await {
+        GroupReply::DescribeConsumer(described) => described,
+        _ => return Err((ResponseError::CoordinatorNotAvailable, None)),
+    };
+    match described.error {
+        Some(GroupError::GroupIdNotFound) => {
+            let why = if described.is_of_other_type { "is not a share group" } else { "not found" };
+            Err((ResponseError::GroupIdNotFound, Some(format!("Group {group_id} {why}."))))
+        }
+        Some(error) => Err((error_code::of_group(error), None)),
+        None => Ok(described),
+    }
+}
+
+/// As `share_group`, and that it has no members.
+async fn empty_share_group(
+    ctx: &RequestContext<'_>,
+    group_id: &str,
+) -> Result<(), (ResponseError, Option<String>)> {
+    match share_group(ctx, group_id).await?.state {
+        ModernGroupState::Empty => Ok(()),
+        _ => Err((ResponseError::NonEmptyGroup, Some(ResponseError::NonEmptyGroup.to_string()))),
+    }
+}
+
 /// What those who ask about ACLs are told, in Kafka's words.
 const NO_AUTHORIZER: &str = "No Authorizer is configured.";
 /// "Not asked for" in the place of authorized operations.
@@ -321,12 +364,14 @@ const GROUP_OPERATIONS: i32 = 0b1101_0100_1000;
 /// Kafka's numbers of what can have configs.
 const TOPIC_RESOURCE: i8 = 2;
 const BROKER_RESOURCE: i8 = 4;
+const GROUP_RESOURCE: i8 = 32;
 
 /// Whose configs are meant, if they are of a type that has any here.
 fn config_resource(kind: i8, name: &str) -> Option<ConfigResource> {
     match kind {
         TOPIC_RESOURCE => Some(ConfigResource::Topic(name.to_owned())),
         BROKER_RESOURCE => Some(ConfigResource::Broker(name.to_owned())),
+        GROUP_RESOURCE => Some(ConfigResource::Group(name.to_owned())),
         _ => None,
     }
 }
@@ -338,6 +383,7 @@ fn config_source(source: ConfigSource) -> i8 {
         ConfigSource::DynamicBroker => 2,
         ConfigSource::StaticBroker => 4,
         ConfigSource::Default => 5,
+        ConfigSource::DynamicGroup => 8,
     }
 }
 

@@ -24,6 +24,7 @@ use futures_lite::future::{self, poll_once};
 use super::api::{self, Answer, ApiKey, Outcome, RequestContext};
 use super::frame::{self, Found};
 use super::front::Front;
+use super::share_session::ShareSessions;
 use super::wire::Malformed;
 use crate::model::ShardId;
 use crate::runtime::receive_buffer::ReceiveBuffer;
@@ -83,6 +84,7 @@ pub async fn resume(
     let peer = state.peer;
     let spare = front.spare_rooms.clone();
     let connection = Connection {
+        share_sessions: ShareSessions::new(front.clone()),
         front,
         link: link.clone(),
         peer,
@@ -172,6 +174,7 @@ struct Connection {
     dialled: SocketAddr,
     buffer: ReceiveBuffer,
     work: Work,
+    share_sessions: ShareSessions,
 }
 
 impl Connection {
@@ -194,7 +197,7 @@ impl Connection {
                 if self.link.unsent_bytes() > UNSENT_REPLIES_MAX_BYTES {
                     self.link.flush().await;
                 }
-                if self.work.is_due() && !self.work.is_none() {
+                if self.work.is_due() && !self.work.is_none() && self.share_sessions.is_empty() {
                     better_home = self.front.broker.better_home(&self.work.by_shard.borrow());
                     self.work.fade();
                 }
@@ -258,6 +261,7 @@ impl Connection {
             peer: self.peer,
             dialled: self.dialled,
             work: &self.work,
+            share_sessions: &self.share_sessions,
         };
         let mut answering = pin!(api::answer(&ctx, body));
         let answer = match poll_once(answering.as_mut()).await {

@@ -5,6 +5,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use crate::broker::BrokerError;
 use crate::model::group::GroupError;
+use crate::model::share::ShareError;
 use crate::model::transaction::TransactionError;
 
 /// "No error" on the wire.
@@ -117,6 +118,17 @@ pub(super) fn of_group(error: GroupError) -> ResponseError {
         GroupError::InvalidRegularExpression => ResponseError::InvalidRegularExpression,
         // Kafka knows no limit on groups. Clients take this one for what it is: final, and about a limit.
         GroupError::GroupsMaxReached => ResponseError::GroupMaxSizeReached,
+    }
+}
+
+/// Kafka's error for what a share group is refused for a partition.
+pub(super) fn of_share(error: ShareError) -> ResponseError {
+    match error {
+        ShareError::InvalidRequest => ResponseError::InvalidRequest,
+        ShareError::InvalidRecordState => ResponseError::InvalidRecordState,
+        ShareError::UnknownPartition => ResponseError::UnknownTopicOrPartition,
+        // Clients refresh their metadata and try again.
+        ShareError::StateNotAvailable | ShareError::FencedStateEpoch => ResponseError::NotLeaderOrFollower,
     }
 }
 

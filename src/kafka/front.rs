@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::connection::Link;
 use super::fetch_session::FetchSessionCache;
+use super::share_session::ShareSessionCount;
 use crate::base::clock;
 use crate::broker::Broker;
 use crate::config::Config;
@@ -28,6 +29,8 @@ pub struct Front {
     pub(super) sessions: RefCell<FetchSessionCache>,
     /// The limits in force when the shard started.
     pub(super) limits: Limits,
+    /// How many share sessions its connections have (KIP-932).
+    pub(super) share_session_count: ShareSessionCount,
     inflight_bytes: Cell<usize>,
     inflight_freed: Event,
     connections: RefCell<Vec<Weak<Link>>>,
@@ -73,6 +76,7 @@ impl Front {
             broker,
             sessions: RefCell::new(FetchSessionCache::new(session_slots)),
             limits: Limits::of(&config),
+            share_session_count: ShareSessionCount::default(),
             inflight_bytes: Cell::new(0),
             inflight_freed: Event::new(),
             connections: RefCell::new(Vec::new()),

@@ -48,11 +48,18 @@ pub struct ClusterImage {
     by_id: AHashMap<Uuid, Arc<TopicImage>>,
     /// Broker configs that were altered while running.
     pub broker_configs: BTreeMap<String, String>,
+    /// Configs set on groups, by group and name.
+    pub group_configs: BTreeMap<String, BTreeMap<String, String>>,
     /// Counts up with every change, so that a late copy is recognised.
     pub version: u64,
 }
 
 impl ClusterImage {
+    /// A config that was set on a group.
+    pub fn group_config(&self, group_id: &str, name: &str) -> Option<&str> {
+        self.group_configs.get(group_id)?.get(name).map(String::as_str)
+    }
+
     /// The topic of that name.
     pub fn topic(&self, name: &str) -> Option<&Arc<TopicImage>> {
         self.by_name.get(name)

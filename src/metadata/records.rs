@@ -21,6 +21,8 @@ const KIND_PRODUCER_IDS: u32 = 15;
 const RESOURCE_TOPIC: i8 = 2;
 /// ConfigRecord's number for a broker.
 const RESOURCE_BROKER: i8 = 4;
+/// ConfigRecord's number for a group.
+const RESOURCE_GROUP: i8 = 32;
 
 /// Whose config a record sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub enum ConfigOwner {
     Topic(String),
     /// The broker with that id, or every broker when empty.
     Broker(String),
+    /// The group of that name.
+    Group(String),
 }
 
 /// One change of what every shard knows.
@@ -113,6 +117,7 @@ impl MetadataRecord {
                 let (kind, resource) = match owner {
                     ConfigOwner::Topic(topic) => (RESOURCE_TOPIC, topic),
                     ConfigOwner::Broker(broker) => (RESOURCE_BROKER, broker),
+                    ConfigOwner::Group(group) => (RESOURCE_GROUP, group),
                 };
                 out.extend_from_slice(&kind.to_be_bytes());
                 put_string(&mut out, Some(resource));
@@ -184,6 +189,7 @@ fn decode_config(bytes: &mut &[u8]) -> Option<Option<MetadataRecord>> {
     let owner = match kind {
         RESOURCE_TOPIC => ConfigOwner::Topic(resource),
         RESOURCE_BROKER => ConfigOwner::Broker(resource),
+        RESOURCE_GROUP => ConfigOwner::Group(resource),
         _ => return Some(None),
     };
     Some(Some(MetadataRecord::Config { owner, name, value }))

@@ -1,6 +1,6 @@
 //! The words of consumer groups: what a client asks of a group's coordinator and what it is told.
 //!
-//! Plain values of Kafka's classic group protocol without its wire form, so that every front, the broker, the shard
+//! Plain values of Kafka's group protocols without their wire form, so that every front, the broker, the shard
 //! and the coordinator share them. All of them may cross shards.
 //! Source: Kafka's JoinGroup, SyncGroup, Heartbeat, LeaveGroup, OffsetCommit, TxnOffsetCommit, OffsetFetch,
 //! OffsetDelete, ListGroups, DescribeGroups and DeleteGroups messages; KIP-62 (rebalance timeout), KIP-345 (static
@@ -182,6 +182,10 @@ pub enum GroupRequest {
     ConsumerHeartbeat(ConsumerHeartbeat),
     /// A consumer group (KIP-848) is asked for.
     DescribeConsumer(DescribeModernGroup),
+    /// As [`ConsumerHeartbeat`], to a share group (KIP-932), which looks at fewer of its fields.
+    ShareHeartbeat(ConsumerHeartbeat),
+    /// A share group (KIP-932) is asked for.
+    DescribeShare(DescribeModernGroup),
 }
 
 /// The answer to the [`GroupRequest`] of the same name.
@@ -207,9 +211,9 @@ pub enum GroupReply {
     Describe(DescribeGroupReply),
     /// See [`DeleteGroupReply`].
     Delete(DeleteGroupReply),
-    /// See [`ConsumerHeartbeatReply`].
+    /// See [`ConsumerHeartbeatReply`]; to `ShareHeartbeat` as well.
     ConsumerHeartbeat(ConsumerHeartbeatReply),
-    /// See [`DescribeModernGroupReply`].
+    /// See [`DescribeModernGroupReply`]; to `DescribeShare` as well.
     DescribeConsumer(DescribeModernGroupReply),
 }
 
@@ -419,6 +423,8 @@ impl GroupRequest {
             GroupRequest::Delete(request) => Some(&request.group_id),
             GroupRequest::ConsumerHeartbeat(request) => Some(&request.group_id),
             GroupRequest::DescribeConsumer(request) => Some(&request.group_id),
+            GroupRequest::ShareHeartbeat(request) => Some(&request.group_id),
+            GroupRequest::DescribeShare(request) => Some(&request.group_id),
         }
     }
 
@@ -447,10 +453,10 @@ impl GroupRequest {
                 GroupReply::Describe(DescribeGroupReply::refused(&describe.group_id, error))
             }
             GroupRequest::Delete(_) => GroupReply::Delete(DeleteGroupReply { error: error_of_all }),
-            GroupRequest::ConsumerHeartbeat(_) => {
+            GroupRequest::ConsumerHeartbeat(_) | GroupRequest::ShareHeartbeat(_) => {
                 GroupReply::ConsumerHeartbeat(ConsumerHeartbeatReply::refused(error))
             }
-            GroupRequest::DescribeConsumer(_) => {
+            GroupRequest::DescribeConsumer(_) | GroupRequest::DescribeShare(_) => {
                 GroupReply::DescribeConsumer(DescribeModernGroupReply::refused(error))
             }
         }

@@ -5,7 +5,10 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::{CLUSTER_METADATA_TOPIC, CONSUMER_OFFSETS_TOPIC, STREAM_GROUPS_TOPIC, TRANSACTION_STATE_TOPIC};
+use super::{
+    CLUSTER_METADATA_TOPIC, CONSUMER_OFFSETS_TOPIC, SHARE_GROUP_STATE_TOPIC, STREAM_GROUPS_TOPIC,
+    TRANSACTION_STATE_TOPIC,
+};
 
 /// Longest legal topic name.
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
@@ -58,7 +61,11 @@ impl TopicName {
     pub fn is_internal(&self) -> bool {
         matches!(
             self.as_str(),
-            CONSUMER_OFFSETS_TOPIC | TRANSACTION_STATE_TOPIC | CLUSTER_METADATA_TOPIC | STREAM_GROUPS_TOPIC
+            CONSUMER_OFFSETS_TOPIC
+                | TRANSACTION_STATE_TOPIC
+                | CLUSTER_METADATA_TOPIC
+                | STREAM_GROUPS_TOPIC
+                | SHARE_GROUP_STATE_TOPIC
         )
     }
 }

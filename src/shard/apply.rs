@@ -115,6 +115,27 @@ impl Shard {
                 self.subscribers.set(listening, shard, count);
                 Box::pin(async { ShardReply::Done })
             }
+            ShardRequest::ShareFetch(fetch) => {
+                Box::pin(async move { ShardReply::ShareFetched(shard.share_fetch(fetch).await) })
+            }
+            ShardRequest::ShareWait(wait) => Box::pin(async move {
+                match shard.share_wait(wait).await {
+                    true => ShardReply::Done,
+                    false => ShardReply::WaitedInVain,
+                }
+            }),
+            ShardRequest::ShareAcknowledge(request) => {
+                Box::pin(async move { ShardReply::ShareAcknowledged(shard.share_acknowledge(request).await) })
+            }
+            ShardRequest::ShareRelease { group_id, member_id, partitions } => Box::pin(async move {
+                shard.share_release(&group_id, &member_id, &partitions).await;
+                ShardReply::Done
+            }),
+            ShardRequest::ShareClose(keys) => {
+                self.close_share_partitions(|key| keys.contains(key));
+                Box::pin(async { ShardReply::Done })
+            }
+            ShardRequest::ShareState(request) => self.begin_share_state(request),
             ShardRequest::Control(request) => {
                 Box::pin(async move { ShardReply::Controlled(shard.control(request).await) })
             }

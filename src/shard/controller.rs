@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::{Shard, ShardReply, ShardRequest, state_log};
-use crate::metadata::records::MetadataRecord;
+use crate::metadata::records::{ConfigOwner, MetadataRecord};
 use crate::metadata::{ClusterImage, TopicImage};
 use crate::model::{LeaderEpoch, Offset, ProducerId, TopicName, Uuid};
 use crate::partition::Partition;
@@ -63,8 +63,8 @@ pub struct MetadataLog {
 /// New configs of one resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicChange {
-    /// The topic, or the broker when there is none.
-    pub topic: Option<TopicName>,
+    /// Whose.
+    pub owner: ConfigOwner,
     /// Key and new value; `None` takes the key out.
     pub configs: Vec<(String, Option<String>)>,
 }

@@ -15,7 +15,8 @@ use super::{Shard, topics_view};
 use crate::base::clock;
 use crate::config::Config;
 use crate::coordinator::group::{
-    Assignor, ConsumerSettings, Effects, GroupCoordinator, GroupSettings, offsets_partition_for,
+    Assignor, ConsumerSettings, Effects, GroupCoordinator, GroupSettings, ShareGroupSettings,
+    offsets_partition_for,
 };
 use crate::model::group::{GroupError, GroupReply, GroupRequest, ListGroups, ListGroupsReply, ReplyToken};
 use crate::model::transaction::TransactionError;
@@ -301,6 +302,12 @@ fn settings(config: &Config) -> GroupSettings {
         offsets_retention_ms: config.offsets_retention_minutes.saturating_mul(60_000),
         offset_metadata_max_bytes: config.offset_metadata_max_bytes,
         consumer: consumer_settings(config),
+        share: ShareGroupSettings {
+            session_timeout_ms: i64::from(config.group_share_session_timeout_ms),
+            heartbeat_interval_ms: config.group_share_heartbeat_interval_ms,
+            max_size: config.group_share_max_size,
+            assignment_interval_ms: i64::from(config.group_share_assignment_interval_ms),
+        },
     }
 }
 

@@ -45,6 +45,8 @@ impl Shard {
             groups: Default::default(),
             stream_groups: Default::default(),
             transactions: Default::default(),
+            share_coordinators: Default::default(),
+            share_partitions: Default::default(),
             waits: Default::default(),
             subscribers: Default::default(),
             flusher: Default::default(),

@@ -11,8 +11,8 @@ use crate::base::clock;
 use crate::config::{Config, TopicConfig};
 use crate::metadata::{ClusterImage, TopicImage};
 use crate::model::{
-    CLUSTER_METADATA_TOPIC, CONSUMER_OFFSETS_TOPIC, PartitionIndex, STREAM_GROUPS_TOPIC,
-    TRANSACTION_STATE_TOPIC, TopicName, TopicPartition, Uuid,
+    CLUSTER_METADATA_TOPIC, CONSUMER_OFFSETS_TOPIC, PartitionIndex, SHARE_GROUP_STATE_TOPIC,
+    STREAM_GROUPS_TOPIC, TRANSACTION_STATE_TOPIC, TopicName, TopicPartition, Uuid,
 };
 use crate::partition::Partition;
 use crate::runtime::{spawn, spawn_detached};
@@ -53,6 +53,7 @@ impl Shard {
     }
 
     async fn remove_topics(self: &Rc<Self>, old: &ClusterImage, new: &ClusterImage) {
+        let mut is_any_removed = false;
         for topic in old.topics() {
             if new.topic(&topic.name).is_some_and(|kept| kept.id == topic.id) {
                 continue;
@@ -72,6 +73,11 @@ impl Shard {
             if topic.name.as_str() == TRANSACTION_STATE_TOPIC {
                 self.close_transactions();
             }
+            self.close_shares_of_topic(topic.id);
+            is_any_removed = true;
+        }
+        if is_any_removed {
+            self.forget_shares_of_missing_topics(new);
         }
     }
 
@@ -140,6 +146,9 @@ impl Shard {
             TRANSACTION_STATE_TOPIC => {
                 spawn_detached(async move { shard.load_transactions(partition).await });
             }
+            SHARE_GROUP_STATE_TOPIC => {
+                spawn_detached(async move { shard.load_share_states(partition).await });
+            }
             _ => {}
         }
     }
@@ -199,6 +208,8 @@ impl Shard {
         self.close_groups();
         self.close_stream_groups();
         self.close_transactions();
+        self.close_share_partitions(|_| true);
+        self.close_share_states();
         let partitions = std::mem::take(&mut *self.partitions.borrow_mut());
         let count = partitions.len();
         self.sync_together(&partitions.values().cloned().collect::<Vec<_>>()).await;

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::controller::{ControllerReply, ControllerRequest};
+use super::share_partitions::ShareGroupSettings;
 use super::subscribers::Listening;
+use crate::coordinator::share_partition::{StateBatch, StoredState};
 use crate::metadata::ClusterImage;
 use crate::model::group::{GroupReply, GroupRequest, ListGroups, ListGroupsReply};
+use crate::model::share::{AcknowledgementBatch, AcquiredRecords, ShareError, ShareKey, SharedPartition};
 use crate::model::stream_group::{StreamGroupReply, StreamGroupRequest};
 use crate::model::transaction::{
     ListTransactions, ListedTransaction, TransactionError, TransactionReply, TransactionRequest,
@@ -129,12 +132,138 @@ pub enum ShardRequest {
         /// At start: what is known of the partitions on disk.
         starts: Vec<StartPartition>,
     },
+    /// Lock records for a member of a share group.
+    ShareFetch(ShareFetch),
+    /// Answer when these partitions may have records for a share group, or when the time is up, or at `CancelWait`.
+    ShareWait(ShareWait),
+    /// Take in what a member of a share group says of records.
+    ShareAcknowledge(ShareAcknowledge),
+    /// Free what a member has locked.
+    ShareRelease {
+        /// The group.
+        group_id: String,
+        /// The member.
+        member_id: String,
+        /// Where.
+        partitions: Vec<SharedPartition>,
+    },
+    /// Drop what is known of these; the next reader loads it again.
+    ShareClose(Vec<ShareKey>),
+    /// A request to the share coordinators of the shard.
+    ShareState(ShareStateRequest),
     /// The leader epochs of the partitions where they are not 0.
     LeaderEpochs,
     /// How far each partition has come, for the checkpoint files.
     Checkpoint,
     /// Close every partition for good and say how far each has come.
     Close,
+}
+
+/// A member's wish for records.
+#[derive(Debug, Clone)]
+pub struct ShareFetch {
+    /// The group.
+    pub group_id: String,
+    /// The member.
+    pub member_id: String,
+    /// Where, the first first.
+    pub partitions: Vec<SharedPartition>,
+    /// About how many records at most; exactly when `is_strict`.
+    pub max_records: i64,
+    /// Most bytes of the whole answer, but for the first batch.
+    pub max_bytes: usize,
+    /// Whether `max_records` is not to be exceeded for the sake of whole batches.
+    pub is_strict: bool,
+    /// How the group reads.
+    pub settings: ShareGroupSettings,
+}
+
+/// What one partition gave.
+#[derive(Debug, Clone, Default)]
+pub struct ShareRead {
+    /// Whole record batches, as they lie on disk.
+    pub chunks: Vec<Bytes>,
+    /// The bytes in `chunks`.
+    pub size_bytes: usize,
+    /// Which of the records are locked for the member now.
+    pub acquired: Vec<AcquiredRecords>,
+}
+
+/// A wait for records.
+#[derive(Debug, Clone)]
+pub struct ShareWait {
+    /// The asking shard's name for this wait.
+    pub id: u64,
+    /// The group.
+    pub group_id: String,
+    /// Where.
+    pub partitions: Vec<SharedPartition>,
+    /// How long.
+    pub timeout_ms: u64,
+}
+
+/// What a member says of records.
+#[derive(Debug, Clone)]
+pub struct ShareAcknowledge {
+    /// The group.
+    pub group_id: String,
+    /// The member.
+    pub member_id: String,
+    /// Where, and what.
+    pub partitions: Vec<(SharedPartition, Vec<AcknowledgementBatch>)>,
+    /// How the group reads.
+    pub settings: ShareGroupSettings,
+}
+
+/// What is asked of the share coordinators of a shard.
+#[derive(Debug, Clone)]
+pub enum ShareStateRequest {
+    /// The state, if there is one.
+    Read(ShareKey),
+    /// All states of a group.
+    List {
+        /// The group.
+        group_id: String,
+    },
+    /// Make the state anew.
+    Initialize {
+        /// Whose.
+        key: ShareKey,
+        /// From where on the group reads.
+        start_offset: Offset,
+    },
+    /// Lay changes over the state.
+    Write {
+        /// Whose.
+        key: ShareKey,
+        /// The epoch that the writer knows.
+        state_epoch: i32,
+        /// The first record that is not done.
+        start_offset: Offset,
+        /// What has changed behind it.
+        batches: Vec<StateBatch>,
+    },
+    /// Forget these states, as far as they are here.
+    Forget {
+        /// Which.
+        keys: Vec<ShareKey>,
+    },
+    /// Forget all states of a group.
+    ForgetGroup {
+        /// The group.
+        group_id: String,
+    },
+}
+
+/// The answer to a [`ShareStateRequest`].
+#[derive(Debug, Clone)]
+pub enum ShareStateReply {
+    /// To `Read` and `Initialize`.
+    State(Result<Option<StoredState>, ShareError>),
+    /// To `List`.
+    Listed(Vec<(ShareKey, StoredState)>),
+    /// To `Write`, `Forget` and `ForgetGroup`: whether it is in the log.
+    Written(Result<(), ShareError>),
 }
 
 /// What is known of a partition before it is opened at start.
@@ -183,6 +312,12 @@ pub enum ShardReply {
     StreamGroupNames(Vec<String>),
     /// To `Control`.
     Controlled(ControllerReply),
+    /// To `ShareFetch`.
+    ShareFetched(Vec<Result<ShareRead, ShareError>>),
+    /// To `ShareAcknowledge`.
+    ShareAcknowledged(Vec<Result<(), ShareError>>),
+    /// To `ShareState`.
+    ShareState(ShareStateReply),
     /// To `LeaderEpochs`.
     LeaderEpochs(Vec<(TopicPartition, LeaderEpoch)>),
     /// To `Checkpoint`.
@@ -194,9 +329,9 @@ pub enum ShardReply {
         /// Whether all could be closed properly.
         all_closed: bool,
     },
-    /// To `Wait` when the time was up.
+    /// To `Wait` and `ShareWait` when the time was up.
     WaitedInVain,
-    /// To `Wait` otherwise, `CancelWait` and `Publish`.
+    /// To `Wait` and `ShareWait` otherwise, `CancelWait`, `ShareRelease`, `ShareClose` and `Publish`.
     Done,
     /// The shard could not be asked.
     Unavailable,

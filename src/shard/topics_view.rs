@@ -32,6 +32,10 @@ impl TopicsView for ImageView {
         self.0.topic_by_id(id).map(|topic| (topic.name.clone(), count(topic.partitions.len())))
     }
 
+    fn group_config(&self, group_id: &str, name: &str) -> Option<i64> {
+        self.0.group_config(group_id, name)?.parse().ok()
+    }
+
     fn for_each_name(&self, each: &mut dyn FnMut(&str)) {
         self.0.topics().for_each(|topic| each(topic.name.as_str()));
     }

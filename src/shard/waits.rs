@@ -38,7 +38,6 @@ impl Shard {
 
     /// Resolves when the partitions have more for a reader at these offsets, or the time is up, or it was cancelled;
     /// whether before the time was up.
-    /// Beyond `shard.fetch.waiters.max` nobody waits: the reader is answered with what there is.
     pub(super) async fn wait_for_bytes(
         &self,
         id: u64,
@@ -47,15 +46,21 @@ impl Shard {
         missing_bytes: i64,
         timeout_ms: u64,
     ) -> bool {
-        if self.is_stopping() || self.waits.waiting.borrow().len() >= self.config().shard_fetch_waiters_max {
-            return true;
-        }
         let waiter = FetchWaiter::new(missing_bytes);
         for (topic_partition, offset) in positions {
             match self.partition(topic_partition) {
                 Some(partition) => partition.watch(*offset, isolation, &waiter),
                 None => waiter.satisfy(), // it was deleted: the next read says so
             }
+        }
+        self.wait_for(id, &waiter, timeout_ms).await
+    }
+
+    /// Waits until `waiter` is satisfied or the time is up, or it was cancelled; whether before the time was up.
+    /// Beyond `shard.fetch.waiters.max` nobody waits.
+    pub(super) async fn wait_for(&self, id: u64, waiter: &Rc<FetchWaiter>, timeout_ms: u64) -> bool {
+        if self.is_stopping() || self.waits.waiting.borrow().len() >= self.config().shard_fetch_waiters_max {
+            return true;
         }
         self.waits.waiting.borrow_mut().insert(id, waiter.clone());
         let _forget = Forget { waits: &self.waits, id };

@@ -76,6 +76,10 @@ impl TopicsView for World {
         Some((TopicName::new(found.0).unwrap(), found.1.1))
     }
 
+    fn group_config(&self, _group_id: &str, _name: &str) -> Option<i64> {
+        None
+    }
+
     fn for_each_name(&self, each: &mut dyn FnMut(&str)) {
         self.topics.keys().for_each(|name| each(name));
     }

@@ -16,6 +16,17 @@ mod transactions;
 /// The topic that the golden requests read; it has one batch in partition 0.
 pub const TOPIC: &str = "golden";
 
+/// The share group and its member.
+const SHARE_GROUP: &str = "golden-shares";
+const SHARE_MEMBER: &str = "golden-sharer";
+
+/// The crate's last version of a share group's request, with what a later one has `skip` bytes behind the two names.
+fn with_bytes_behind_names(request: (bool, BytesMut), skip: usize, bytes: &[u8]) -> (bool, BytesMut) {
+    let (is_flexible, body) = request;
+    let (head, rest) = body.split_at(1 + SHARE_GROUP.len() + 1 + SHARE_MEMBER.len() + skip);
+    (is_flexible, BytesMut::from(&[head, bytes, rest].concat()[..]))
+}
+
 pub fn text(text: impl Into<String>) -> StrBytes {
     StrBytes::from_string(text.into())
 }
@@ -529,6 +540,70 @@ fn body(key: i16, version: i16, known: Known) -> (bool, BytesMut) {
                 request.resource_types = vec![2, 4];
             }
             encoded(&request, version)
+        }
+        76 => {
+            let request = m::ShareGroupHeartbeatRequest::default()
+                .with_group_id(GroupId(text(SHARE_GROUP)))
+                .with_member_id(text(SHARE_MEMBER))
+                .with_subscribed_topic_names(Some(vec![name(TOPIC)]));
+            encoded(&request, version)
+        }
+        77 => {
+            let ids = vec![GroupId(text(SHARE_GROUP)), GroupId(text("golden-nobody"))];
+            let request = m::ShareGroupDescribeRequest::default().with_group_ids(ids);
+            encoded(&request.with_include_authorized_operations(true), version)
+        }
+        78 => {
+            let partition = m::share_fetch_request::FetchPartition::default();
+            let topic = m::share_fetch_request::FetchTopic::default()
+                .with_topic_id(known.topic_id)
+                .with_partitions(vec![partition.clone(), partition.with_partition_index(99)]);
+            let request = m::ShareFetchRequest::default()
+                .with_group_id(Some(GroupId(text(SHARE_GROUP))))
+                .with_member_id(Some(text(SHARE_MEMBER)))
+                .with_max_bytes(1_000_000)
+                .with_max_records(10)
+                .with_batch_size(10)
+                .with_topics(vec![topic]);
+            // Behind six numbers: the way of acquiring, and whether locks are renewed.
+            with_bytes_behind_names(encoded(&request, 1), 6 * 4, if version >= 2 { &[0, 0] } else { &[] })
+        }
+        79 => {
+            let batch = m::share_acknowledge_request::AcknowledgementBatch::default()
+                .with_first_offset(0)
+                .with_last_offset(0)
+                .with_acknowledge_types(vec![1]);
+            let partition = m::share_acknowledge_request::AcknowledgePartition::default()
+                .with_acknowledgement_batches(vec![batch]);
+            let topic = m::share_acknowledge_request::AcknowledgeTopic::default()
+                .with_topic_id(known.topic_id)
+                .with_partitions(vec![partition]);
+            let request = m::ShareAcknowledgeRequest::default()
+                .with_group_id(Some(GroupId(text(SHARE_GROUP))))
+                .with_member_id(Some(text(SHARE_MEMBER)))
+                .with_share_session_epoch(i32::from(version))
+                .with_topics(vec![topic]);
+            // Behind the epoch: whether locks are renewed.
+            with_bytes_behind_names(encoded(&request, 1), 4, if version >= 2 { &[0] } else { &[] })
+        }
+        90 => {
+            let group =
+                m::describe_share_group_offsets_request::DescribeShareGroupOffsetsRequestGroup::default()
+                    .with_group_id(GroupId(text(SHARE_GROUP)))
+                    .with_topics(None);
+            encoded(&m::DescribeShareGroupOffsetsRequest::default().with_groups(vec![group]), version)
+        }
+        91 => {
+            let topic = m::alter_share_group_offsets_request::AlterShareGroupOffsetsRequestTopic::default()
+                .with_topic_name(name(TOPIC));
+            let request = m::AlterShareGroupOffsetsRequest::default().with_topics(vec![topic]);
+            encoded(&request.with_group_id(GroupId(text(SHARE_GROUP))), version)
+        }
+        92 => {
+            let topic = m::delete_share_group_offsets_request::DeleteShareGroupOffsetsRequestTopic::default()
+                .with_topic_name(name(TOPIC));
+            let request = m::DeleteShareGroupOffsetsRequest::default().with_topics(vec![topic]);
+            encoded(&request.with_group_id(GroupId(text(SHARE_GROUP))), version)
         }
         75 => {
             let topic = |topic: &str| {

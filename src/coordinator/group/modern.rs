@@ -19,6 +19,7 @@ mod offset_checks;
 mod reconcile;
 mod records;
 mod replay;
+mod share_heartbeat;
 mod store;
 mod topic_regex;
 

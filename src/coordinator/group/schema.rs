@@ -25,6 +25,8 @@
 //! A value of `None` is a tombstone. The tests hold bytes that Kafka 4.3.1's own classes wrote.
 //! Source: Kafka's group-coordinator/src/main/resources/common/message/{OffsetCommit,GroupMetadata}{Key,Value}.json.
 
+pub(in crate::coordinator) mod writer;
+
 use bytes::Bytes;
 
 use crate::model::group::MemberProtocol;
@@ -349,7 +351,7 @@ fn put_i64(out: &mut Vec<u8>, value: i64) {
 }
 
 /// Verbs refuse longer strings and `Reader` does not read any, so the assertion is about our own code.
-fn put_string(out: &mut Vec<u8>, value: &str) {
+pub(in crate::coordinator) fn put_string(out: &mut Vec<u8>, value: &str) {
     let length = i16::try_from(value.len()).ok();
     assert!(length.is_some(), "a string of {} bytes came past the checks of the verbs", value.len());
     put_i16(out, length.unwrap_or(i16::MAX));

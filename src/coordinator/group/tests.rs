@@ -1,6 +1,7 @@
 //! A coordinator with a log, a clock and a mailbox around it, and the corner cases of each verb.
 
 mod joining;
+mod modern;
 mod offsets;
 mod reloading;
 mod rubbish;

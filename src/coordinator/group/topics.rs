@@ -1,4 +1,4 @@
-//! What coordinators know of topics. The caller hands a new view in whenever topics have changed.
+//! What coordinators know of topics and of the configs of groups. The caller hands a new view in whenever they change.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -13,6 +13,8 @@ pub trait TopicsView: Debug {
     fn by_name(&self, name: &str) -> Option<(Uuid, PartitionIndex)>;
     /// The name and the number of partitions of a topic.
     fn by_id(&self, id: Uuid) -> Option<(TopicName, PartitionIndex)>;
+    /// A number that was set as a config of a group, in place of the broker's.
+    fn group_config(&self, group_id: &str, name: &str) -> Option<i64>;
     /// Calls `each` with every topic's name, in order.
     fn for_each_name(&self, each: &mut dyn FnMut(&str));
 }
@@ -34,6 +36,10 @@ impl TopicsView for NoTopics {
     }
 
     fn by_id(&self, _id: Uuid) -> Option<(TopicName, PartitionIndex)> {
+        None
+    }
+
+    fn group_config(&self, _group_id: &str, _name: &str) -> Option<i64> {
         None
     }
 

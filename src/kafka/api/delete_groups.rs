@@ -13,7 +13,7 @@ pub(super) async fn handle(ctx: &RequestContext<'_>, request: DeleteGroupsReques
     let mut results = Vec::with_capacity(request.groups_names.len());
     for group_id in request.groups_names {
         let delete = DeleteGroup { group_id: group_id.to_string() };
-        let error = match ctx.group(GroupRequest::Delete(delete)).await {
+        let error = match ctx.broker().delete_group(GroupRequest::Delete(delete)).await {
             GroupReply::Delete(reply) => reply.error,
             _ => Some(GroupError::CoordinatorNotAvailable),
         };

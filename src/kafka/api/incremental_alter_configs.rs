@@ -12,7 +12,7 @@ use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterC
 use kafka_protocol::protocol::StrBytes;
 
 use super::{RequestContext, config_resource, text};
-use crate::broker::{AlterOp, ConfigAlteration, ConfigResource};
+use crate::broker::{AlterOp, ConfigAlteration};
 use crate::kafka::error_code;
 
 pub(super) async fn handle(
@@ -120,8 +120,6 @@ fn check(alteration: Alteration, is_named_twice: bool) -> Result<ConfigAlteratio
     }
     let resource = config_resource(alteration.resource_type, &alteration.resource_name)
         .ok_or("This server has no configs for resources of this type.")?;
-    // A broker's name decides over which node the change is for; an empty one means all of them.
-    debug_assert!(matches!(resource, ConfigResource::Topic(_) | ConfigResource::Broker(_)));
     let mut keys = AHashSet::new();
     let mut changes = Vec::with_capacity(alteration.changes.len());
     for (key, op, value) in alteration.changes {

@@ -6,11 +6,10 @@ use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::list_config_resources_response::ConfigResource;
 use kafka_protocol::messages::{ListConfigResourcesRequest, ListConfigResourcesResponse};
 
-use super::{BROKER_RESOURCE, RequestContext, TOPIC_RESOURCE, text};
+use super::{BROKER_RESOURCE, GROUP_RESOURCE, RequestContext, TOPIC_RESOURCE, text};
 
 const BROKER_LOGGER_RESOURCE: i8 = 8;
 const CLIENT_METRICS_RESOURCE: i8 = 16;
-const GROUP_RESOURCE: i8 = 32;
 /// The first version that may ask for other things than client metrics.
 const TYPES_VERSION: i16 = 1;
 
@@ -49,6 +48,9 @@ pub(super) async fn handle(
             let nodes = ctx.broker().nodes(ctx.dialled);
             nodes.iter().for_each(|node| list(kind, node.id.to_string()));
         }
+    }
+    if wants(GROUP_RESOURCE) {
+        ctx.broker().image().group_configs.keys().for_each(|group| list(GROUP_RESOURCE, group.clone()));
     }
     response.with_config_resources(resources)
 }

@@ -11,8 +11,8 @@ use crate::metadata::placement::ShardLoads;
 use crate::metadata::records::{ConfigOwner, MetadataRecord};
 use crate::metadata::{ClusterImage, PartitionImage, TopicImage};
 use crate::model::{
-    CONSUMER_OFFSETS_TOPIC, PartitionIndex, STREAM_GROUPS_TOPIC, ShardId, TRANSACTION_STATE_TOPIC, TopicName,
-    Uuid,
+    CONSUMER_OFFSETS_TOPIC, PartitionIndex, SHARE_GROUP_STATE_TOPIC, STREAM_GROUPS_TOPIC, ShardId,
+    TRANSACTION_STATE_TOPIC, TopicName, Uuid,
 };
 use crate::shard::Shard;
 
@@ -171,13 +171,19 @@ impl Shard {
         let mut records = Vec::new();
         let mut answers = Vec::with_capacity(changes.len());
         for change in changes {
-            let owner = match &change.topic {
-                None => {
+            match &change.owner {
+                ConfigOwner::Broker(_) => {
                     image.broker_configs =
                         applied(std::mem::take(&mut image.broker_configs), &change.configs);
-                    ConfigOwner::Broker(String::new())
                 }
-                Some(name) => {
+                ConfigOwner::Group(group) => {
+                    let before = image.group_configs.remove(group).unwrap_or_default();
+                    let after = applied(before, &change.configs);
+                    if !after.is_empty() {
+                        image.group_configs.insert(group.clone(), after);
+                    }
+                }
+                ConfigOwner::Topic(name) => {
                     let Some(topic) = image.topic(name) else {
                         answers.push(Err(ControllerError::UnknownTopic));
                         continue;
@@ -185,9 +191,9 @@ impl Shard {
                     let mut topic = TopicImage::clone(topic);
                     topic.configs = applied(topic.configs, &change.configs);
                     image.insert(topic);
-                    ConfigOwner::Topic(name.to_string())
                 }
-            };
+            }
+            let owner = change.owner;
             records.extend(change.configs.into_iter().map(|(name, value)| MetadataRecord::Config {
                 owner: owner.clone(),
                 name,
@@ -278,6 +284,9 @@ fn topic_configs(topic: &NewTopic, broker: &Config) -> Result<BTreeMap<String, S
         TRANSACTION_STATE_TOPIC => return Ok(transaction_topic_configs(broker)),
         _ => {}
     }
+    if topic.name == SHARE_GROUP_STATE_TOPIC {
+        return Ok(share_state_topic_configs(broker));
+    }
     let mut configs = BTreeMap::new();
     for (name, value) in &topic.configs {
         let Some(value) = value else {
@@ -292,6 +301,19 @@ fn topic_configs(topic: &NewTopic, broker: &Config) -> Result<BTreeMap<String, S
     TopicConfig::resolve(broker, &configs)
         .map_err(|error| ControllerError::InvalidConfig(error.to_string()))?;
     Ok(configs)
+}
+
+/// What Kafka sets on the topic that keeps what share groups have read: nothing goes by age, the share coordinators let
+/// go what they have written anew.
+fn share_state_topic_configs(broker: &Config) -> BTreeMap<String, String> {
+    [
+        ("cleanup.policy", "delete".to_owned()),
+        ("retention.ms", "-1".to_owned()),
+        ("segment.bytes", broker.share_coordinator_state_topic_segment_bytes.to_string()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect()
 }
 
 /// What Kafka sets on the offsets topic.

@@ -25,6 +25,7 @@ struct Replayed {
     partition_counts: BTreeMap<Uuid, usize>,
     topic_configs: BTreeMap<String, BTreeMap<String, String>>,
     broker_configs: BTreeMap<String, String>,
+    group_configs: BTreeMap<String, BTreeMap<String, String>>,
     removed: AHashSet<Uuid>,
     next_producer_id: i64,
 }
@@ -52,6 +53,7 @@ impl Replayed {
                 let configs = match owner {
                     ConfigOwner::Topic(topic) => self.topic_configs.entry(topic).or_default(),
                     ConfigOwner::Broker(_) => &mut self.broker_configs,
+                    ConfigOwner::Group(group) => self.group_configs.entry(group).or_default(),
                 };
                 *configs = applied(std::mem::take(configs), &[(name, value)]);
             }
@@ -178,6 +180,8 @@ impl Shard {
         }
         let mut image = ClusterImage::default();
         image.broker_configs = replayed.broker_configs;
+        image.group_configs = replayed.group_configs;
+        image.group_configs.retain(|_, configs| !configs.is_empty());
         for topic in self.place(topics, found, replayed.topic_configs) {
             image.insert(topic);
         }

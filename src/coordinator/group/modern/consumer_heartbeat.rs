@@ -106,11 +106,13 @@ impl Turn<'_> {
             && heartbeat.owned.is_some();
         let partitions = member.current.partitions();
         let is_assignment_new = before.is_none_or(|before| before.current.partitions() != partitions);
+        let heartbeat_interval_ms =
+            self.heartbeat_interval_ms("consumer", self.settings.consumer.heartbeat_interval_ms);
         let reply = ConsumerHeartbeatReply {
             error: None,
             member_id: member_id.to_string(),
             member_epoch: member.current.epoch,
-            heartbeat_interval_ms: self.settings.consumer.heartbeat_interval_ms,
+            heartbeat_interval_ms,
             assignment: (heartbeat.member_epoch == JOIN_EPOCH || is_full || is_assignment_new)
                 .then_some(partitions),
         };
@@ -214,7 +216,11 @@ impl Turn<'_> {
         let (now_ms, topics) = (self.now_ms, self.topics.clone());
         let settings = &self.settings.consumer;
         let Some(modern) = self.group.modern.as_deref_mut() else { return };
-        let interval_ms = settings.assignment_interval_ms;
+        let (interval_ms, name) = match modern.kind {
+            Kind::Consumer => (settings.assignment_interval_ms, "consumer.assignment.interval.ms"),
+            Kind::Share => (self.settings.share.assignment_interval_ms, "share.assignment.interval.ms"),
+        };
+        let interval_ms = topics.group_config(&self.group.id, name).unwrap_or(interval_ms);
         let is_due = interval_ms == 0
             || modern.assignment_ms == 0
             || now_ms >= modern.assignment_ms.saturating_add(interval_ms);
@@ -261,6 +267,16 @@ impl Turn<'_> {
         }
     }
 
+    /// A setting of this group, or the broker's.
+    pub(super) fn group_config(&self, name: &str, of_broker: i64) -> i64 {
+        self.topics.group_config(&self.group.id, name).unwrap_or(of_broker)
+    }
+
+    pub(super) fn heartbeat_interval_ms(&self, protocol: &str, of_broker: i32) -> i32 {
+        let own = self.group_config(&format!("{protocol}.heartbeat.interval.ms"), i64::from(of_broker));
+        i32::try_from(own).unwrap_or(of_broker)
+    }
+
     pub(in crate::coordinator::group) fn modern_member(&self, member_id: &str) -> Option<&Member> {
         self.group.modern.as_ref()?.member(member_id)
     }
@@ -268,9 +284,15 @@ impl Turn<'_> {
     /// Lets a member live for its session timeout from now.
     pub(in crate::coordinator::group) fn extend_modern_session(&mut self, member_id: &Arc<str>) {
         let Some(member) = self.modern_member(member_id) else { return };
+        let is_share = self.group.modern.as_deref().is_some_and(|modern| modern.kind == Kind::Share);
         let timeout_ms = match &member.info.classic {
+            _ if is_share => {
+                self.group_config("share.session.timeout.ms", self.settings.share.session_timeout_ms)
+            }
             Some(classic) => i64::from(classic.session_timeout_ms),
-            None => self.settings.consumer.session_timeout_ms,
+            None => {
+                self.group_config("consumer.session.timeout.ms", self.settings.consumer.session_timeout_ms)
+            }
         };
         self.set_session(member_id, timeout_ms);
     }

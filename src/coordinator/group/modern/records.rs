@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::base::varint;
 use crate::coordinator::group::schema::SchemaError;
+use crate::coordinator::group::schema::writer::Writer;
 use crate::coordinator::reader::Reader;
 use crate::model::group::{MemberProtocol, TopicPartitions};
 use crate::model::{PartitionIndex, Uuid};
@@ -311,91 +311,26 @@ fn read_partitions(reader: &mut Reader<'_>, default_epoch: i32) -> Result<Assign
     Ok(assigned)
 }
 
-/// Writes a flexible value.
-struct Writer(Vec<u8>);
-
-impl Writer {
-    fn new() -> Self {
-        Writer(VALUE_VERSION.to_be_bytes().to_vec())
+fn put_targets(out: &mut Writer, targets: &TopicPartitions) {
+    out.length(targets.len());
+    for (topic, partitions) in targets {
+        out.uuid(*topic);
+        out.length(partitions.len());
+        partitions.iter().for_each(|partition| out.i32(*partition));
+        out.no_tags();
     }
+}
 
-    fn i8(&mut self, value: i8) {
-        self.0.extend_from_slice(&value.to_be_bytes());
-    }
-
-    fn i32(&mut self, value: i32) {
-        self.0.extend_from_slice(&value.to_be_bytes());
-    }
-
-    fn i64(&mut self, value: i64) {
-        self.0.extend_from_slice(&value.to_be_bytes());
-    }
-
-    /// Lengths are far below 4 GiB, as all of it came in frames.
-    fn length(&mut self, length: usize) {
-        varint::write_u32(&mut self.0, u32::try_from(length).unwrap_or(u32::MAX - 1) + 1);
-    }
-
-    fn string(&mut self, text: &str) {
-        self.bytes(text.as_bytes());
-    }
-
-    fn nullable_string(&mut self, text: Option<&str>) {
-        match text {
-            Some(text) => self.string(text),
-            None => varint::write_u32(&mut self.0, 0),
-        }
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.length(bytes.len());
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn strings(&mut self, strings: &BTreeSet<String>) {
-        self.length(strings.len());
-        strings.iter().for_each(|text| self.string(text));
-    }
-
-    fn no_tags(&mut self) {
-        varint::write_u32(&mut self.0, 0);
-    }
-
-    /// One tagged field, number 0, and no other.
-    fn only_tag(&mut self, write: impl FnOnce(&mut Writer)) {
-        let mut field = Writer(Vec::new());
-        write(&mut field);
-        varint::write_u32(&mut self.0, 1);
-        varint::write_u32(&mut self.0, 0);
-        varint::write_u32(&mut self.0, u32::try_from(field.0.len()).unwrap_or(u32::MAX));
-        self.0.extend_from_slice(&field.0);
-    }
-
-    fn targets(&mut self, targets: &TopicPartitions) {
-        self.length(targets.len());
-        for (topic, partitions) in targets {
-            self.0.extend_from_slice(topic.as_bytes());
-            self.length(partitions.len());
-            partitions.iter().for_each(|partition| self.i32(*partition));
-            self.no_tags();
-        }
-    }
-
-    fn assigned(&mut self, assigned: &Assigned) {
-        self.length(assigned.len());
-        for (topic, partitions) in assigned {
-            self.0.extend_from_slice(topic.as_bytes());
-            self.length(partitions.len());
-            partitions.keys().for_each(|partition| self.i32(*partition));
-            self.only_tag(|field| {
-                field.length(partitions.len());
-                partitions.values().for_each(|epoch| field.i32(*epoch));
-            });
-        }
-    }
-
-    fn finish(self) -> Bytes {
-        self.0.into()
+fn put_assigned(out: &mut Writer, assigned: &Assigned) {
+    out.length(assigned.len());
+    for (topic, partitions) in assigned {
+        out.uuid(*topic);
+        out.length(partitions.len());
+        partitions.keys().for_each(|partition| out.i32(*partition));
+        out.only_tag(|field| {
+            field.length(partitions.len());
+            partitions.values().for_each(|epoch| field.i32(*epoch));
+        });
     }
 }
 
@@ -457,7 +392,7 @@ pub(super) fn regex_value(resolved: &ResolvedRegex) -> Bytes {
 
 pub(super) fn target_value(target: &TopicPartitions) -> Bytes {
     let mut out = Writer::new();
-    out.targets(target);
+    put_targets(&mut out, target);
     out.no_tags();
     out.finish()
 }
@@ -480,10 +415,10 @@ pub(super) fn current_value(kind: Kind, current: &Current) -> Bytes {
     });
     match kind {
         Kind::Consumer => {
-            out.assigned(&current.assigned);
-            out.assigned(&current.revoking);
+            put_assigned(&mut out, &current.assigned);
+            put_assigned(&mut out, &current.revoking);
         }
-        Kind::Share => out.targets(&current.partitions()),
+        Kind::Share => put_targets(&mut out, &current.partitions()),
     }
     out.no_tags();
     out.finish()
