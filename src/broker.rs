@@ -14,10 +14,12 @@ mod stream_groups;
 mod subscribers;
 mod topics;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+
+use ahash::AHashMap;
 
 pub use configs::{AlterOp, ConfigAlteration, ConfigResource, DescribedResource};
 pub use error::BrokerError;
@@ -31,7 +33,7 @@ pub use crate::partition::{EpochEnd, IsolationLevel, ListedOffset, OffsetSpec, P
 pub use crate::shard::{Listening, NewPartitions, NewTopic};
 
 use crate::config::Config;
-use crate::model::{LeaderEpoch, NO_LEADER_EPOCH, ProducerId, ShardId, TopicPartition};
+use crate::model::{LeaderEpoch, NO_LEADER_EPOCH, ProducerId, ShardId, TopicPartition, Uuid};
 use crate::shard::Shard;
 
 /// The share of a connection's work that must belong to one other shard before it moves there.
@@ -63,12 +65,14 @@ pub struct Broker {
     identity: Identity,
     /// Producer ids that this shard may still give out: the next one and how many.
     producer_ids: Cell<(ProducerId, i64)>,
+    /// How many partitions of each topic are known to be served by their owners.
+    ready_topics: RefCell<AHashMap<Uuid, usize>>,
 }
 
 impl Broker {
     /// The broker of one shard.
     pub fn new(shard: Rc<Shard>, identity: Identity) -> Self {
-        Broker { shard, identity, producer_ids: Cell::new((0, 0)) }
+        Broker { shard, identity, producer_ids: Cell::new((0, 0)), ready_topics: RefCell::default() }
     }
 
     /// The topics as this shard knows them.
