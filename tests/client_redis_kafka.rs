@@ -289,7 +289,10 @@ fn the_partitions_of_a_topic_are_streams_of_their_own() {
         let key = found.record.key.as_deref().expect("a key");
         let partition = java_partition(&server, key);
         let before = length(&mut redis, partition);
-        assert!(matches!(redis.call(&[b"XADD", b"t", b"*", b"key", key, b"value", b"v"]), Reply::Bulk(_)));
+        assert!(matches!(
+            redis.call(&[b"XADD".as_slice(), b"t", b"*", b"key", key, b"value", b"v"]),
+            Reply::Bulk(_)
+        ));
         assert_eq!(
             length(&mut redis, partition),
             before + 1,

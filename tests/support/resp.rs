@@ -222,7 +222,8 @@ impl Connection {
             ));
         }
         line.truncate(line.len() - 2);
-        String::from_utf8(line).map_err(io::Error::other)
+        // An error may quote what was sent, whatever that was.
+        Ok(String::from_utf8_lossy(&line).into_owned())
     }
 
     fn data(&mut self, length: &str) -> io::Result<Vec<u8>> {

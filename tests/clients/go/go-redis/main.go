@@ -379,8 +379,16 @@ func (p program) subscribe(channels []string) {
 		<-kit.WhenStdinCloses()
 		os.Exit(0)
 	}()
-	for {
-		switch message := kit.Got(listener.Receive(ctx)).(type) {
+	for heard := time.Now(); ; {
+		received, err := listener.Receive(ctx)
+		if err != nil {
+			// The next call connects and subscribes anew.
+			kit.Check(time.Since(heard) < kit.Timeout, "no connection: %v", err)
+			time.Sleep(retryEvery)
+			continue
+		}
+		heard = time.Now()
+		switch message := received.(type) {
 		case *redis.Subscription:
 			kit.SayNow("subscribed", message.Channel)
 		case *redis.Message:
