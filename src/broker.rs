@@ -16,9 +16,12 @@ mod subscribers;
 mod topics;
 mod transactions;
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+
+use ahash::AHashMap;
 
 pub use configs::{AlterOp, ConfigAlteration, ConfigResource, DescribedResource};
 pub use error::BrokerError;
@@ -34,7 +37,7 @@ pub use crate::partition::{EpochEnd, IsolationLevel, ListedOffset, Marker, Offse
 pub use crate::shard::{Listening, MetadataLog, NewPartitions, NewTopic};
 
 use crate::config::Config;
-use crate::model::{LeaderEpoch, NO_LEADER_EPOCH, ShardId, TopicPartition};
+use crate::model::{LeaderEpoch, NO_LEADER_EPOCH, ShardId, TopicPartition, Uuid};
 use crate::shard::Shard;
 
 /// The share of a connection's work that must belong to one other shard before it moves there.
@@ -64,12 +67,14 @@ pub struct Identity {
 pub struct Broker {
     shard: Rc<Shard>,
     identity: Identity,
+    /// How many partitions of each topic are known to be served by their owners.
+    ready_topics: RefCell<AHashMap<Uuid, usize>>,
 }
 
 impl Broker {
     /// The broker of one shard.
     pub fn new(shard: Rc<Shard>, identity: Identity) -> Self {
-        Broker { shard, identity }
+        Broker { shard, identity, ready_topics: RefCell::default() }
     }
 
     /// The topics as this shard knows them.

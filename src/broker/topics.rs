@@ -6,6 +6,9 @@ use super::{Broker, BrokerError, NewPartitions, NewTopic, TopicImage};
 use crate::model::{CONSUMER_OFFSETS_TOPIC, TopicName, Uuid};
 use crate::shard::{ControllerError, ControllerReply, ControllerRequest, ShardReply, ShardRequest};
 
+/// Topics beyond twice those that there are whose names are kept though they may be gone.
+const READY_TOPICS_SPARE: usize = 1_000;
+
 /// A topic that was made (or would have been, with `validate_only`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreatedTopic {
@@ -28,6 +31,32 @@ impl Broker {
                 .collect(),
             _ => unavailable(count),
         }
+    }
+
+    /// The topic of that name, once all of its partitions are served. An image is in force on this shard before every
+    /// owner has opened what is new in it; who must not be told "unknown" for a topic that is there waits here.
+    pub async fn ready_topic(&self, name: &str) -> Option<Arc<TopicImage>> {
+        let topic = self.image().topic(name)?.clone();
+        if !self.is_ready(&topic) {
+            // Changes go one at a time: when this one, which is none, has had its turn, the one before is over.
+            self.create_topics(Vec::new(), true).await;
+            self.note_ready(&topic);
+        }
+        Some(topic)
+    }
+
+    /// Whether [`Broker::ready_topic`] would answer at once.
+    pub fn is_ready(&self, topic: &TopicImage) -> bool {
+        self.ready_topics.borrow().get(&topic.id).is_some_and(|count| *count >= topic.partitions.len())
+    }
+
+    fn note_ready(&self, topic: &TopicImage) {
+        let mut ready = self.ready_topics.borrow_mut();
+        if ready.len() > 2 * self.image().topic_count() + READY_TOPICS_SPARE {
+            let image = self.image();
+            ready.retain(|id, _| image.topic_by_id(*id).is_some());
+        }
+        ready.insert(topic.id, topic.partitions.len());
     }
 
     /// Makes a topic because a client asked for its metadata, where `auto.create.topics.enable` allows it.
@@ -60,9 +89,12 @@ impl Broker {
         };
         let made = self.create_topics(vec![topic], false).await.pop();
         match made.unwrap_or(Err(BrokerError::ShardUnavailable)) {
-            Ok(created) => Ok(created.topic),
+            Ok(created) => {
+                self.note_ready(&created.topic);
+                Ok(created.topic)
+            }
             Err(BrokerError::TopicAlreadyExists(_)) => {
-                self.image().topic(name).cloned().ok_or(BrokerError::UnknownTopicOrPartition)
+                self.ready_topic(name).await.ok_or(BrokerError::UnknownTopicOrPartition)
             }
             Err(error) => Err(error),
         }

@@ -70,11 +70,10 @@ impl<'a> StreamName<'a> {
 ///
 /// # Errors
 /// As [`StreamName::parse`] and [`StreamName::partition_of`], or for a name that no topic can have.
-pub(super) fn find(broker: &Broker, key: &[u8]) -> Result<Option<TopicPartition>, ErrorReply> {
+pub(super) async fn find(broker: &Broker, key: &[u8]) -> Result<Option<TopicPartition>, ErrorReply> {
     let name = StreamName::parse(key)?;
-    let image = broker.image();
-    match image.topic(name.topic) {
-        Some(topic) => name.partition_of(topic).map(Some),
+    match broker.ready_topic(name.topic).await {
+        Some(topic) => name.partition_of(&topic).map(Some),
         None => {
             TopicName::new(name.topic).map_err(ErrorReply::err)?;
             Ok(None)
@@ -86,8 +85,8 @@ pub(super) fn find(broker: &Broker, key: &[u8]) -> Result<Option<TopicPartition>
 ///
 /// # Errors
 /// As [`find`], or `ERR no such key`.
-pub(super) fn existing(broker: &Broker, key: &[u8]) -> Result<TopicPartition, ErrorReply> {
-    find(broker, key)?.ok_or_else(ErrorReply::no_such_key)
+pub(super) async fn existing(broker: &Broker, key: &[u8]) -> Result<TopicPartition, ErrorReply> {
+    find(broker, key).await?.ok_or_else(ErrorReply::no_such_key)
 }
 
 /// The topic of that name, made if it is missing and topics are made on demand.
@@ -95,8 +94,8 @@ pub(super) fn existing(broker: &Broker, key: &[u8]) -> Result<TopicPartition, Er
 /// # Errors
 /// If it is missing and may not or cannot be made.
 pub(super) async fn topic_or_create(broker: &Broker, name: &str) -> Result<Arc<TopicImage>, ErrorReply> {
-    if let Some(topic) = broker.image().topic(name) {
-        return Ok(topic.clone());
+    if let Some(topic) = broker.ready_topic(name).await {
+        return Ok(topic);
     }
     match broker.auto_create_topic(name).await {
         Err(BrokerError::UnknownTopicOrPartition) => Err(ErrorReply::err(format_args!(

@@ -133,7 +133,9 @@ impl Writes {
         }
         let Ok(name) = StreamName::parse(key) else { return false };
         let image = broker.image();
-        let Some(topic) = image.topic(name.topic) else { return false };
+        let Some(topic) = image.topic(name.topic).filter(|topic| broker.is_ready(topic)) else {
+            return false;
+        };
         if name.partition.is_some_and(|partition| topic.partition(partition).is_none()) {
             return false;
         }

@@ -18,7 +18,7 @@ const AUTOCLAIM_COUNT: usize = 100;
 /// XCLAIM key group consumer min-idle-ms id [id ...] [IDLE ms] [TIME ms] [RETRYCOUNT n] [FORCE] [JUSTID] [LASTID id]
 pub(super) async fn xclaim(call: &mut Call<'_>) -> CommandResult {
     let broker = call.client.broker();
-    let place = place_of_group(broker, call.arg(1), call.arg(2))?;
+    let place = place_of_group(broker, call.arg(1), call.arg(2)).await?;
     let group = Group::new(broker, &place, call.arg(2))?;
     let mut claim = Claim {
         consumer: parse::text(call.arg(3), "consumer's name")?,
@@ -69,7 +69,7 @@ pub(super) async fn xclaim(call: &mut Call<'_>) -> CommandResult {
 /// XAUTOCLAIM key group consumer min-idle-ms start [COUNT count] [JUSTID]
 pub(super) async fn xautoclaim(call: &mut Call<'_>) -> CommandResult {
     let broker = call.client.broker();
-    let place = place_of_group(broker, call.arg(1), call.arg(2))?;
+    let place = place_of_group(broker, call.arg(1), call.arg(2)).await?;
     let group = Group::new(broker, &place, call.arg(2))?;
     let consumer = parse::text(call.arg(3), "consumer's name")?;
     let min_idle_ms = min_idle(call.arg(4), "XAUTOCLAIM")?;

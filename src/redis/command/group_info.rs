@@ -21,7 +21,7 @@ use crate::runtime::yield_if_needed;
 /// XPENDING key group [[IDLE min-idle-ms] start end count [consumer]]
 pub(super) async fn xpending(call: &mut Call<'_>) -> CommandResult {
     let broker = call.client.broker();
-    let place = place_of_group(broker, call.arg(1), call.arg(2))?;
+    let place = place_of_group(broker, call.arg(1), call.arg(2)).await?;
     let group = Group::new(broker, &place, call.arg(2))?;
     if call.args.len() == 3 {
         summary(call, &group).await?;
@@ -105,7 +105,7 @@ pub(super) async fn group_names(
 /// XINFO GROUPS key
 pub(super) async fn info_groups(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let broker = call.client.broker();
-    let place = stream_name::existing(broker, call.arg(2))?;
+    let place = stream_name::existing(broker, call.arg(2)).await?;
     let end = list_offset(broker, &place, OffsetSpec::Latest).await?.0;
     let mut described = Vec::new();
     for (name, committed) in group_names(broker, &place).await? {
@@ -194,7 +194,7 @@ async fn describe(
 /// XINFO CONSUMERS key group
 pub(super) async fn info_consumers(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let broker = call.client.broker();
-    let place = stream_name::existing(broker, call.arg(2))?;
+    let place = stream_name::existing(broker, call.arg(2)).await?;
     let name = parse::text(call.arg(3), "group's name")?;
     let description = describe(broker, &place, &name).await.map_err(|error| {
         if error.0.starts_with("NOGROUP") { no_group(call.arg(2), call.arg(3)) } else { error }

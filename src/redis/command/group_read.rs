@@ -50,7 +50,7 @@ pub(super) async fn xreadgroup(call: &mut Call<'_>) -> CommandResult {
     let broker = call.client.broker().clone();
     let mut readings = Vec::with_capacity(options.keys.len());
     for (name, id) in options.keys.iter().zip(&options.ids) {
-        let place = place_of_group(&broker, name, group_name).map_err(in_xreadgroup)?;
+        let place = place_of_group(&broker, name, group_name).await.map_err(in_xreadgroup)?;
         readings.push(Reading { name, place, after: after_of(id)?, position: 0 });
     }
     // History is answered at once, even with nothing.

@@ -97,12 +97,12 @@ pub(super) fn unexpected(reply: &StreamGroupReply) -> ErrorReply {
 }
 
 /// The partition that `key` names; missing, it has no group either.
-pub(super) fn place_of_group(
+pub(super) async fn place_of_group(
     broker: &Broker,
     key: &[u8],
     group: &[u8],
 ) -> Result<TopicPartition, ErrorReply> {
-    stream_name::find(broker, key)?.ok_or_else(|| no_group(key, group))
+    stream_name::find(broker, key).await?.ok_or_else(|| no_group(key, group))
 }
 
 /// Reads these entries, which are in ascending order: each as it is in a reply, or none if it is gone.
@@ -154,7 +154,7 @@ pub(super) fn put_id(out: &mut Encoder, id: StreamEntryId) {
 async fn xack(call: &mut Call<'_>) -> CommandResult {
     let broker = call.client.broker();
     let ids = call.args.from(3).map(entry_id::parse_entry).collect::<Result<_, _>>()?;
-    let count = match stream_name::find(broker, call.arg(1))? {
+    let count = match stream_name::find(broker, call.arg(1)).await? {
         Some(place) => {
             Group::new(broker, &place, call.arg(2))?.count(StreamGroupVerb::Acknowledge(ids)).await?
         }
@@ -205,7 +205,7 @@ async fn create(call: &mut Call<'_>) -> CommandResult {
     let place = if makes_stream {
         stream_name::find_or_create(broker, call.arg(2)).await?
     } else {
-        stream_name::find(broker, call.arg(2))?.ok_or_else(missing_stream)?
+        stream_name::find(broker, call.arg(2)).await?.ok_or_else(missing_stream)?
     };
     if place.topic.is_internal() {
         return Err(ErrorReply::err(format_args!("topic '{}' is the server's own", place.topic)));
@@ -218,7 +218,7 @@ async fn create(call: &mut Call<'_>) -> CommandResult {
 async fn set_id(call: &mut Call<'_>) -> CommandResult {
     let broker = call.client.broker();
     group_options(call, false)?;
-    let place = stream_name::find(broker, call.arg(2))?.ok_or_else(missing_stream)?;
+    let place = stream_name::find(broker, call.arg(2)).await?.ok_or_else(missing_stream)?;
     let position = GroupStart::parse(call.arg(4))?.position(broker, &place).await?;
     Group::new(broker, &place, call.arg(3))?.ask(StreamGroupVerb::SetPosition(position)).await?;
     call.ok()
@@ -282,7 +282,7 @@ pub(super) async fn entry_at(
 
 async fn answer_count(call: &mut Call<'_>, verb: StreamGroupVerb) -> CommandResult {
     let broker = call.client.broker();
-    let place = stream_name::find(broker, call.arg(2))?.ok_or_else(missing_stream)?;
+    let place = stream_name::find(broker, call.arg(2)).await?.ok_or_else(missing_stream)?;
     let count = Group::new(broker, &place, call.arg(3))?.count(verb).await?;
     call.out.count(count);
     Ok(Flow::Continue)

@@ -7,7 +7,7 @@ use super::{Call, CommandResult, Flow, commands};
 use crate::base::glob;
 use crate::broker::{Broker, BrokerError, TopicImage};
 use crate::redis::error_reply::ErrorReply;
-use crate::redis::stream_name::{self, StreamName};
+use crate::redis::stream_name::StreamName;
 
 /// Topics that one SCAN looks at unless COUNT says otherwise.
 const SCAN_COUNT: usize = 10;
@@ -33,9 +33,11 @@ fn visible_topics(broker: &Broker) -> Vec<Arc<TopicImage>> {
 
 /// A name that no topic can have is a key that is not there.
 fn is_there(broker: &Broker, key: &[u8]) -> bool {
-    stream_name::find(broker, key).is_ok_and(|found| found.is_some())
-        || StreamName::parse(key)
-            .is_ok_and(|name| name.partition.is_none() && broker.image().topic(name.topic).is_some())
+    StreamName::parse(key).is_ok_and(|name| {
+        let image = broker.image();
+        let topic = image.topic(name.topic);
+        topic.is_some_and(|topic| name.partition.is_none_or(|partition| topic.partition(partition).is_some()))
+    })
 }
 
 async fn dbsize(call: &mut Call<'_>) -> CommandResult {

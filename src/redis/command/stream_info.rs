@@ -22,7 +22,7 @@ const NO_ENTRY: StreamEntryId = StreamEntryId { offset: 0, timestamp_ms: 0 };
 /// Counts offsets, as Kafka's tools count lag: markers of transactions and aborted records among them.
 pub(super) async fn xlen(call: &mut Call<'_>) -> CommandResult {
     let broker = call.client.broker();
-    let length = match stream_name::find(broker, call.arg(1))? {
+    let length = match stream_name::find(broker, call.arg(1)).await? {
         Some(place) => {
             let start = list_offset(broker, &place, OffsetSpec::Earliest).await?.0;
             list_offset(broker, &place, OffsetSpec::Latest).await?.0 - start
@@ -69,7 +69,7 @@ async fn stream(call: &mut Call<'_>) -> Result<(), ErrorReply> {
         return Err(ErrorReply::syntax());
     }
     let broker = call.client.broker().clone();
-    let place = stream_name::existing(&broker, call.arg(2))?;
+    let place = stream_name::existing(&broker, call.arg(2)).await?;
     let start = list_offset(&broker, &place, OffsetSpec::Earliest).await?.0;
     let end = list_offset(&broker, &place, OffsetSpec::Latest).await?.0;
     let max_bytes = call.client.front.limits.reply_bytes;

@@ -44,7 +44,7 @@ async fn range(call: &mut Call<'_>, start: &[u8], end: &[u8], is_reverse: bool) 
         count = usize::try_from(parse::integer(options.value()?)?).unwrap_or(0);
     }
     let broker = call.client.broker();
-    let Some(place) = stream_name::find(broker, call.arg(1))? else {
+    let Some(place) = stream_name::find(broker, call.arg(1)).await? else {
         call.out.array(0);
         return Ok(Flow::Continue);
     };
@@ -200,7 +200,7 @@ pub(super) async fn xread(call: &mut Call<'_>) -> CommandResult {
     let broker = call.client.broker().clone();
     let mut readings = Vec::with_capacity(options.keys.len());
     for (key, id) in options.keys.iter().zip(&options.ids) {
-        let place = stream_name::find(&broker, key)?;
+        let place = stream_name::find(&broker, key).await?;
         let from = match (&place, *id) {
             (_, b">") => {
                 return Err(ErrorReply::err(
@@ -239,7 +239,7 @@ async fn read_all<'a>(
     let mut found = Vec::new();
     for reading in readings {
         if reading.place.is_none() {
-            reading.place = stream_name::find(broker, reading.key)?;
+            reading.place = stream_name::find(broker, reading.key).await?;
         }
         let Some(place) = &reading.place else { continue };
         let wanted = Wanted { from: reading.from, last: OFFSET_MAX, count, max_bytes: left_bytes };

@@ -179,7 +179,7 @@ pub(super) async fn xtrim(call: &mut Call<'_>) -> CommandResult {
     let mut options = Options::new(call.args, 2);
     let trim = Trim::parse(&mut options)?.filter(|_| options.is_done()).ok_or_else(ErrorReply::syntax)?;
     let broker = call.client.broker();
-    let trimmed = match stream_name::find(broker, call.arg(1))? {
+    let trimmed = match stream_name::find(broker, call.arg(1)).await? {
         Some(place) if place.topic.is_internal() => {
             return Err(ErrorReply::err(format_args!("topic '{}' is the server's own", place.topic)));
         }

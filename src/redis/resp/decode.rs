@@ -194,7 +194,8 @@ fn number(text: &[u8]) -> Option<i64> {
 /// Splits an inline command as a shell would: blanks, double quotes with escapes, single quotes.
 fn split_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut words = Vec::new();
-    let mut rest = line;
+    // As in Redis, whose lines are C's strings.
+    let mut rest = line.split(|byte| *byte == 0).next().unwrap_or_default();
     loop {
         rest = rest.trim_ascii_start();
         let Some(first) = rest.first() else { return Some(words) };
