@@ -448,8 +448,8 @@ impl Producer {
 
     /// Whether a transaction is open that takes no more.
     fn is_transaction_full(&self) -> bool {
-        let now_ns = crate::clock::monotonic_ns();
-        self.transactions.as_ref().is_some_and(|transactions| transactions.is_full(now_ns))
+        let is_full = |transactions: &Transactions| transactions.is_full(crate::clock::monotonic_ns());
+        self.transactions.as_ref().is_some_and(is_full)
     }
 
     /// Puts a batch aside for another try.
