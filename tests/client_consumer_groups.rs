@@ -53,9 +53,7 @@ fn members_come_and_go(client: Client) {
     let mut first = join();
     let mut second = join();
     let mut third = join();
-    wait_until("three members own eight each", &mut [&mut first, &mut second, &mut third], |members| {
-        own_equal_shares(members)
-    });
+    wait_until("three members own eight each", &mut [&mut first, &mut second, &mut third], own_equal_shares);
     let total = send(2_000);
     wait_until("they read and commit all", &mut [&mut first, &mut second, &mut third], |members| {
         have_read_and_committed(members, &[], total)
@@ -72,7 +70,7 @@ fn members_come_and_go(client: Client) {
     wait_until(
         "three members own eight each again",
         &mut [&mut second, &mut third, &mut fourth],
-        |members| own_equal_shares(members),
+        own_equal_shares,
     );
     let total = total.max(send(1_000));
     wait_until("they read and commit the rest", &mut [&mut second, &mut third, &mut fourth], |members| {

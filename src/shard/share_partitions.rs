@@ -343,10 +343,9 @@ impl Shard {
 
 impl ShareHost {
     fn watch(&self, waiter: &Rc<FetchWaiter>) {
-        match self.machine.borrow().next_fetch_offset() {
-            // What is free before the end is there at once; at the end it has yet to come.
-            Some(offset) => self.partition.watch(offset, IsolationLevel::ReadUncommitted, waiter),
-            None => {}
+        // What is free before the end is there at once; at the end it has yet to come.
+        if let Some(offset) = self.machine.borrow().next_fetch_offset() {
+            self.partition.watch(offset, IsolationLevel::ReadUncommitted, waiter);
         }
         let mut waiters = self.waiters.borrow_mut();
         waiters.retain(|waiter| waiter.strong_count() > 0);

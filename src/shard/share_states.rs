@@ -18,6 +18,7 @@ use crate::metadata::ClusterImage;
 use crate::model::share::{ShareError, ShareKey};
 use crate::model::{PartitionIndex, SHARE_GROUP_STATE_TOPIC, ShardId};
 use crate::partition::Partition;
+use crate::runtime::local::oneshot;
 use crate::runtime::spawn_detached;
 
 /// A log below this is never rewritten.
@@ -148,17 +149,18 @@ impl Shard {
         let appending = state_log::append(&host.partition, records, None);
         host.appends_under_way.set(host.appends_under_way.get() + 1);
         let host = host.clone();
+        let (answer, awaited) = oneshot();
         // A client that goes away does not stop it.
-        let appended = crate::runtime::spawn(async move {
+        spawn_detached(async move {
             let appended = appending.await;
             host.appends_under_way.set(host.appends_under_way.get() - 1);
             if let Err(error) = &appended {
                 tracing::error!(partition = %host.partition.topic_partition(), %error, "cannot store share group state");
             }
+            answer.give(appended.map(|_| ()).map_err(|_| ShareError::StateNotAvailable));
             rewrite_if_grown(&host).await;
-            appended.map(|_| ()).map_err(|_| ShareError::StateNotAvailable)
         });
-        async move { appended.await }
+        async move { awaited.await.unwrap_or(Err(ShareError::StateNotAvailable)) }
     }
 
     /// Begins to keep the states of a partition of the state topic that has just been opened.

@@ -116,7 +116,7 @@ fn any_offset_request() -> impl Strategy<Value = GroupRequest> {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Ask(GroupRequest),
+    Ask(Box<GroupRequest>),
     Pass(i64),
     TurnBack(i64),
     EndAppends,
@@ -127,10 +127,10 @@ enum Step {
 
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        8 => any_join().prop_map(Step::Ask),
-        4 => any_sync().prop_map(Step::Ask),
-        3 => any_heartbeat_or_leave().prop_map(Step::Ask),
-        3 => any_offset_request().prop_map(Step::Ask),
+        8 => any_join().prop_map(|request| Step::Ask(Box::new(request))),
+        4 => any_sync().prop_map(|request| Step::Ask(Box::new(request))),
+        3 => any_heartbeat_or_leave().prop_map(|request| Step::Ask(Box::new(request))),
+        3 => any_offset_request().prop_map(|request| Step::Ask(Box::new(request))),
         2 => (0..40_000i64).prop_map(Step::Pass),
         1 => (0..i64::MAX / 4).prop_map(Step::Pass),
         1 => (0..1_000_000i64).prop_map(Step::TurnBack),
@@ -144,7 +144,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 fn take(bench: &mut Bench, step: Step) {
     match step {
         Step::Ask(request) => {
-            bench.send(request);
+            bench.send(*request);
         }
         Step::Pass(ms) => {
             bench.now_ms = bench.now_ms.saturating_add(ms);
