@@ -516,7 +516,7 @@ fn body(key: i16, version: i16, known: Known) -> (bool, BytesMut) {
         }
         68 => {
             let mut request = m::ConsumerGroupHeartbeatRequest::default()
-                .with_group_id(GroupId(text(&format!("golden-consumers-{version}"))))
+                .with_group_id(GroupId(text(format!("golden-consumers-{version}"))))
                 .with_member_id(text("golden-member"))
                 .with_rebalance_timeout_ms(60_000)
                 .with_subscribed_topic_names(Some(vec![name(TOPIC)]))
@@ -527,7 +527,7 @@ fn body(key: i16, version: i16, known: Known) -> (bool, BytesMut) {
             encoded(&request, version)
         }
         69 => {
-            let known = GroupId(text(&format!("golden-consumers-{version}")));
+            let known = GroupId(text(format!("golden-consumers-{version}")));
             let unknown = GroupId(text("golden-nobody"));
             let request = m::ConsumerGroupDescribeRequest::default()
                 .with_group_ids(vec![known, unknown])
