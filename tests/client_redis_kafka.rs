@@ -238,7 +238,6 @@ fn describe_shows_lag(server: &Server, group: &str, topic: &str, offset: u64, en
 }
 
 #[test]
-#[ignore = "needs transactions at the Kafka door"]
 fn an_open_or_aborted_transaction_is_not_read() {
     let server = logstreams(2);
     let script = r#"

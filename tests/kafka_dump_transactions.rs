@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use support::clients::Client;
 use support::process::PATIENCE;
-use support::records::records;
+use support::records::{Record, now_ms};
 use support::server::{Options, Server};
 use support::tools;
 
@@ -22,7 +22,7 @@ fn kafka_dump_log_reads_what_transactions_leave_behind() {
     let mut server = Server::start(Options::default().set("transaction.state.log.num.partitions", "1"));
     let topics = ["plain", "moved"].map(str::to_owned);
     Client::Java.create(server.bootstrap(), &topics, 1, &[]);
-    let acks = Client::Java.produce(server.bootstrap(), &[("plain".to_owned(), "none")], &records(0, COUNT));
+    let acks = Client::Java.produce(server.bootstrap(), &[("plain".to_owned(), "none")], &numbered(COUNT));
     assert_eq!(acks.acked.len(), COUNT);
     let mut mover =
         Client::Java.transact(server.bootstrap(), "the-mover", "movers", ("plain", "moved"), COUNT);
@@ -49,6 +49,17 @@ fn kafka_dump_log_reads_what_transactions_leave_behind() {
     assert!(aborted.iter().any(|line| line.contains("firstOffset: ")), "{aborted:#?}");
     let producers = dump(&moved, "snapshot", &[]);
     assert!(producers.iter().any(|line| line.contains("currentTxnFirstOffset: ")), "{producers:#?}");
+}
+
+/// Records whose values are numbers, so that none of them breaks a line of the dump.
+fn numbered(count: usize) -> Vec<Record> {
+    let record = |number: usize| Record {
+        timestamp: now_ms(),
+        key: Some(format!("key-{number}").into_bytes()),
+        value: Some(number.to_string().into_bytes()),
+        headers: Vec::new(),
+    };
+    (0..count).map(record).collect()
 }
 
 fn dump(directory: &Path, extension: &str, options: &[&str]) -> Vec<String> {

@@ -87,6 +87,8 @@ pub enum StreamGroupVerb {
         after: Offset,
         /// At most so many.
         count: usize,
+        /// The log has entries from here on; what it has let go is shown, and is no delivery.
+        log_start_offset: Offset,
     },
     /// Everything but the pending entries.
     Describe,

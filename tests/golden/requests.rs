@@ -522,7 +522,7 @@ fn body(key: i16, version: i16, known: Known) -> (bool, BytesMut) {
                 .with_subscribed_topic_names(Some(vec![name(TOPIC)]))
                 .with_topic_partitions(Some(Vec::new()));
             if version >= 1 {
-                request.subscribed_topic_regex = Some(text("golden-g.*"));
+                request.subscribed_topic_regex = Some(text(TOPIC)); // one topic, since ids give the order of several
             }
             encoded(&request, version)
         }

@@ -83,8 +83,8 @@ impl StreamGroups {
                 Planned::reply(StreamGroupReply::Pending(pending(group, filter, now_ms)))
             }
             StreamGroupVerb::Claim(wanted) => claim(planning, wanted),
-            StreamGroupVerb::History { consumer, after, count } => {
-                history(planning, consumer, *after, *count)
+            StreamGroupVerb::History { consumer, after, count, log_start_offset } => {
+                history(planning, consumer, (*after, *count), *log_start_offset)
             }
             StreamGroupVerb::Describe => Planned::reply(StreamGroupReply::Described(describe(group))),
         }
@@ -222,7 +222,12 @@ fn claim(mut planning: Planning<'_>, wanted: &Claim) -> Planned {
 }
 
 /// What is pending for one consumer. Being shown it again counts as a delivery, as in Redis.
-fn history(mut planning: Planning<'_>, consumer: &str, after: Offset, count: usize) -> Planned {
+fn history(
+    mut planning: Planning<'_>,
+    consumer: &str,
+    (after, count): (Offset, usize),
+    log_start_offset: Offset,
+) -> Planned {
     planning.put_consumer(consumer);
     let own = planning.group.consumers.get(consumer);
     let offsets =
@@ -237,7 +242,9 @@ fn history(mut planning: Planning<'_>, consumer: &str, after: Offset, count: usi
             delivery_count: pending.delivery_count + 1,
         };
         shown.push(entry(*offset, pending));
-        planning.records.push(delivered.encode(planning.key));
+        if *offset >= log_start_offset {
+            planning.records.push(delivered.encode(planning.key));
+        }
     }
     planning.reply(StreamGroupReply::Pending(shown))
 }

@@ -8,13 +8,13 @@ use super::groups::{Group, place_of_group, put_id, read_these, unexpected};
 use super::parse;
 use super::stream_read::{ReadOptions, put_streams, wait_for_entries};
 use super::{Call, CommandResult, Flow, WhenSent};
-use crate::broker::Broker;
+use crate::broker::{Broker, OffsetSpec};
 use crate::model::stream_group::{
     GroupPosition, StreamEntryId, StreamGroupKey, StreamGroupReply, StreamGroupRequest, StreamGroupVerb,
 };
 use crate::model::{NO_TIMESTAMP, Offset, TopicPartition};
 use crate::redis::entries::{self, Entries, EntryEnd, Wanted, encode_entry};
-use crate::redis::entry_id::{self, EntryId, OFFSET_MAX};
+use crate::redis::entry_id::{self, EntryId, OFFSET_MAX, list_offset};
 use crate::redis::error_reply::ErrorReply;
 use crate::redis::link::Link;
 use crate::redis::resp::{Encoder, Protocol};
@@ -167,7 +167,8 @@ async fn history(
     max_bytes: usize,
     protocol: Protocol,
 ) -> Result<Entries, ErrorReply> {
-    let history = StreamGroupVerb::History { consumer: consumer.to_owned(), after, count };
+    let log_start_offset = list_offset(broker, &group.key.place, OffsetSpec::Earliest).await?.0;
+    let history = StreamGroupVerb::History { consumer: consumer.to_owned(), after, count, log_start_offset };
     let pending = match group.ask(history).await? {
         StreamGroupReply::Pending(pending) => pending,
         other => return Err(unexpected(&other)),

@@ -157,6 +157,7 @@ impl LogState {
     fn adopt_new_file(&self, file: File) {
         let active = self.active();
         let Some(indexes) = active.recovered.borrow_mut().take() else { return };
+        self.flush.directory_changed();
         let appender = self.page_cache_appender(file, 0, false);
         let (indexes, persisted) = (RefCell::new(indexes), Cell::default());
         self.has_woken(&active, Rc::new(AwakeSegment { appender, indexes, persisted }));

@@ -154,6 +154,7 @@ async def transact(args):
             committed += count
             kit.say_now("committed", count)
             continue
+        await producer.flush()  # else nothing might be sent of what is aborted
         await producer.abort_transaction()
         kit.say_now("aborted", count)
         for place, messages in polled.items():

@@ -292,6 +292,7 @@ public final class Client {
                         sayNow("committed", records.count());
                         continue;
                     }
+                    producer.flush(); // else nothing might be sent of what is aborted
                 } catch (ProducerFencedException | OutOfOrderSequenceException error) {
                     throw error;
                 } catch (KafkaException error) {

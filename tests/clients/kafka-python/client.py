@@ -135,6 +135,7 @@ def transact(args):
             committed += count
             kit.say_now("committed", count)
             continue
+        producer.flush()  # else nothing might be sent of what is aborted
         producer.abort_transaction()
         kit.say_now("aborted", count)
         for place, messages in polled.items():
