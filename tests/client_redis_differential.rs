@@ -315,7 +315,8 @@ impl Walk {
                 );
             }
             12..=17 => format!("XREADGROUP GROUP {g} {c} COUNT {count} STREAMS {s} >"),
-            18..=20 => format!("XREADGROUP GROUP {g} {c} COUNT {count} STREAMS {s} {}", self.id(s)),
+            18 => format!("XREADGROUP GROUP {g} {c} COUNT {count} NOACK STREAMS {s} >"),
+            19..=20 => format!("XREADGROUP GROUP {g} {c} COUNT {count} STREAMS {s} {}", self.id(s)),
             21..=23 => format!("XACK {s} {g} {} {} {}", self.entry(s), self.entry(s), self.entry(s)),
             24 => format!("XCLAIM {s} {g} {c} 0 {} JUSTID", self.entry(s)),
             25 => format!("XCLAIM {s} {g} {c} 0 {}", self.entry(s)),
@@ -355,8 +356,6 @@ impl Walk {
     }
 }
 
-/// NOACK is left out: of entries that were pending before, when the group was set back, it leaves Redis's as they are and
-/// acknowledges ours.
 fn agree_on_a_walk(seed: u64, protocol: u8) {
     with_both(protocol, |pair| {
         pair.compares_counters = false;

@@ -70,6 +70,8 @@ pub enum StreamGroupVerb {
         to: GroupPosition,
         /// The entries.
         entries: Vec<StreamEntryId>,
+        /// Whether an entry that is pending already (the group was set back) stays as it is: NOACK.
+        keeps_pending: bool,
     },
     /// These entries are done with; an id whose time is another is none of them.
     Acknowledge(Vec<StreamEntryId>),
@@ -142,6 +144,8 @@ pub enum StreamGroupReply {
     Done,
     /// To `CreateConsumer`, `DeleteConsumer`, `Acknowledge` and `Destroy`: how many.
     Count(usize),
+    /// To `Deliver`: the entries that became pending by it.
+    Delivered(Vec<StreamEntryId>),
     /// To `Begin`: the position. To `Deliver`: another consumer was faster, and this is the position now.
     Position(Offset),
     /// To `Summary`.

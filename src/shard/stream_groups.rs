@@ -26,7 +26,7 @@ use crate::model::{
     TopicPartition,
 };
 use crate::partition::Partition;
-use crate::runtime::local::{Event, TurnQueue};
+use crate::runtime::local::{Event, TurnQueue, oneshot};
 use crate::runtime::spawn_detached;
 
 /// A log below this is never rewritten.
@@ -62,8 +62,16 @@ impl Host {
 }
 
 impl Shard {
-    /// Asks a stream group that this shard keeps.
+    /// Asks a stream group that this shard keeps. A client that goes away does not stop what was begun for it: what is in
+    /// the log must be taken in.
     pub(super) async fn ask_stream_group(self: &Rc<Self>, request: StreamGroupRequest) -> StreamGroupReply {
+        let shard = self.clone();
+        let (answer, awaited) = oneshot();
+        spawn_detached(async move { answer.give(shard.answer_stream_group(request).await) });
+        awaited.await.unwrap_or_else(|| unavailable("the request was given up"))
+    }
+
+    async fn answer_stream_group(self: &Rc<Self>, request: StreamGroupRequest) -> StreamGroupReply {
         let StreamGroupRequest { key, verb } = request;
         let Some(host) = self.stream_group_host(&key.group) else {
             return unavailable("another shard keeps the group now");
@@ -333,7 +341,7 @@ fn note_seen(
 ) {
     let (consumer, is_active) = match (verb, reply) {
         (StreamGroupVerb::Begin { consumer }, _) => (consumer, false),
-        (StreamGroupVerb::Deliver { consumer, entries, .. }, StreamGroupReply::Done) => {
+        (StreamGroupVerb::Deliver { consumer, entries, .. }, StreamGroupReply::Delivered(_)) => {
             (consumer, !entries.is_empty())
         }
         (StreamGroupVerb::Claim(claim), StreamGroupReply::Claimed(claimed)) => {

@@ -74,7 +74,10 @@ impl StreamGroups {
             StreamGroupVerb::Begin { .. } => {
                 Planned::reply(StreamGroupReply::Position(group.position.next_offset))
             }
-            StreamGroupVerb::Deliver { consumer, from, to, entries } => {
+            StreamGroupVerb::Deliver { consumer, from, to, entries, keeps_pending } => {
+                let becomes_pending =
+                    |id: &&StreamEntryId| !keeps_pending || !group.pending.contains_key(&id.offset);
+                let entries = entries.iter().filter(becomes_pending).copied().collect();
                 deliver(planning, consumer, *from, *to, entries)
             }
             StreamGroupVerb::Acknowledge(entries) => acknowledge(planning, entries),
@@ -157,14 +160,14 @@ fn deliver(
     consumer: &str,
     from: Offset,
     to: GroupPosition,
-    entries: &[StreamEntryId],
+    entries: Vec<StreamEntryId>,
 ) -> Planned {
     let position = planning.group.position.next_offset;
     if position != from {
         return Planned::reply(StreamGroupReply::Position(position));
     }
     planning.put_consumer(consumer);
-    for id in entries {
+    for id in &entries {
         // An entry that is still pending, after the group was set back, counts as new: as in Redis.
         planning.put(&Change::Pending {
             id: *id,
@@ -174,7 +177,7 @@ fn deliver(
         });
     }
     planning.put(&Change::Position(to));
-    planning.reply(StreamGroupReply::Done)
+    planning.reply(StreamGroupReply::Delivered(entries))
 }
 
 fn acknowledge(mut planning: Planning<'_>, entries: &[StreamEntryId]) -> Planned {

@@ -136,9 +136,11 @@ proptest! {
                         from: next - i64::from(lost_race),
                         to: at(next + count as i64),
                         entries: offsets.iter().copied().map(id).collect(),
+                        keeps_pending: false,
                     };
                     match kept.ask(&verb) {
-                        StreamGroupReply::Done => {
+                        StreamGroupReply::Delivered(delivered) => {
+                            prop_assert_eq!(delivered.len(), count);
                             prop_assert!(!lost_race);
                             next += count as i64;
                             owners.extend(offsets.into_iter().map(|offset| (offset, (consumer, kept.now_ms))));
@@ -211,8 +213,27 @@ fn delivered(kept: &mut Kept, consumer: u8, from: Offset, count: i64) {
         from,
         to: at(from + count),
         entries: (from..from + count).map(id).collect(),
+        keeps_pending: false,
     };
-    assert_eq!(kept.ask(&verb), StreamGroupReply::Done);
+    assert_eq!(kept.ask(&verb), StreamGroupReply::Delivered((from..from + count).map(id).collect()));
+}
+
+#[test]
+fn without_acknowledgement_what_was_pending_before_stays_with_its_consumer() {
+    let mut kept = Kept::new();
+    kept.ask(&StreamGroupVerb::Create(at(0)));
+    delivered(&mut kept, 1, 0, 2);
+    kept.ask(&StreamGroupVerb::SetPosition(at(0)));
+    let verb = StreamGroupVerb::Deliver {
+        consumer: name(2),
+        from: 0,
+        to: at(3),
+        entries: (0..3).map(id).collect(),
+        keeps_pending: true,
+    };
+    assert_eq!(kept.ask(&verb), StreamGroupReply::Delivered(vec![id(2)]));
+    let owners: Vec<_> = kept.state().pending.values().map(|pending| pending.consumer.clone()).collect();
+    assert_eq!(owners, [name(1), name(1), name(2)]);
 }
 
 #[test]

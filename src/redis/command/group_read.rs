@@ -69,12 +69,10 @@ pub(super) async fn xreadgroup(call: &mut Call<'_>) -> CommandResult {
                     read.await.map_err(in_xreadgroup)?
                 }
                 After::New => {
-                    let read = deliver(&broker, &group, &consumer, count, left_bytes)
-                        .await
-                        .map_err(in_xreadgroup)?;
+                    let delivering = deliver(&broker, &group, &consumer, count, left_bytes, options.no_ack);
+                    let (read, ids) = delivering.await.map_err(in_xreadgroup)?;
                     reading.position = read.next_offset;
-                    if options.no_ack && !read.is_empty() {
-                        let ids = read.ends.iter().map(EntryEnd::id).collect();
+                    if options.no_ack && !ids.is_empty() {
                         let then = acknowledge_when_sent(&broker, &call.client.link, &group.key, ids);
                         call.when_sent.borrow_mut().push(then);
                     }
@@ -121,14 +119,16 @@ fn after_of(id: &[u8]) -> Result<After, ErrorReply> {
     }
 }
 
-/// Delivers what is new. Another consumer may be faster; then the next entries are tried.
+/// Delivers what is new; with it which entries became pending by that. Another consumer may be faster; then the next
+/// entries are tried.
 async fn deliver(
     broker: &Broker,
     group: &Group<'_>,
     consumer: &str,
     count: usize,
     max_bytes: usize,
-) -> Result<Entries, ErrorReply> {
+    no_ack: bool,
+) -> Result<(Entries, Vec<StreamEntryId>), ErrorReply> {
     let begin = StreamGroupVerb::Begin { consumer: consumer.to_owned() };
     let mut position = match group.ask(begin).await? {
         StreamGroupReply::Position(position) => position,
@@ -138,7 +138,7 @@ async fn deliver(
         let wanted = Wanted { from: position, last: OFFSET_MAX, count, max_bytes };
         let read = entries::read(broker, &group.key.place, wanted, encode_entry).await?;
         if read.next_offset <= position {
-            return Ok(read); // nothing is there, not even markers to step over
+            return Ok((read, Vec::new())); // nothing is there, not even markers to step over
         }
         let deliver = StreamGroupVerb::Deliver {
             consumer: consumer.to_owned(),
@@ -148,9 +148,10 @@ async fn deliver(
                 last_timestamp_ms: read.ends.last().map_or(NO_TIMESTAMP, |entry| entry.timestamp_ms),
             },
             entries: read.ends.iter().map(EntryEnd::id).collect(),
+            keeps_pending: no_ack,
         };
         match group.ask(deliver).await? {
-            StreamGroupReply::Done => return Ok(read),
+            StreamGroupReply::Delivered(ids) => return Ok((read, ids)),
             StreamGroupReply::Position(moved) => position = moved,
             other => return Err(unexpected(&other)),
         }

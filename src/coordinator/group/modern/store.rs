@@ -76,6 +76,23 @@ impl ModernStore {
         }
     }
 
+    /// A member that has asked again (since it took its first request for lost) gets one answer to both: what the first one
+    /// gave may have been given back since, and one append tells the log of it all.
+    fn overtake(&mut self, newer: &GroupReply) {
+        let GroupReply::ConsumerHeartbeat(newer) = newer else { return };
+        if newer.assignment.is_none() {
+            return;
+        }
+        for (_, reply) in &mut self.waiting {
+            if let GroupReply::ConsumerHeartbeat(earlier) = reply
+                && earlier.error.is_none()
+                && earlier.member_id == newer.member_id
+            {
+                earlier.clone_from(newer);
+            }
+        }
+    }
+
     pub(in crate::coordinator::group) fn take_waiting(&mut self) -> Vec<(ReplyToken, GroupReply)> {
         std::mem::take(&mut self.waiting)
     }
@@ -111,6 +128,7 @@ impl Group {
 impl Turn<'_> {
     /// Answers once the log holds what the group is now.
     pub(in crate::coordinator::group) fn reply_when_stored(&mut self, token: ReplyToken, reply: GroupReply) {
+        self.group.store.overtake(&reply);
         self.group.store.waiting.push((token, reply));
     }
 
