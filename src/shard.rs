@@ -7,6 +7,7 @@
 mod apply;
 mod connect;
 mod controller;
+mod deadlines;
 mod flusher;
 mod groups;
 mod maintenance;

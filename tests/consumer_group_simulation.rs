@@ -14,6 +14,8 @@
 
 #[path = "consumer_group_simulation/client.rs"]
 mod client;
+#[path = "support/random.rs"]
+mod random;
 #[path = "consumer_group_simulation/topics.rs"]
 mod topics;
 
@@ -29,6 +31,8 @@ use logstreams::model::group::{
     DescribeModernGroup, GroupError, GroupReply, GroupRequest, ModernGroupState, ReplyToken,
 };
 
+use random::Random;
+
 use client::{Client, Key, Phase};
 use topics::World as TopicWorld;
 
@@ -38,31 +42,6 @@ const HEARTBEAT_MS: i64 = 5_000;
 const STEP_COUNT: usize = 800;
 const CLIENT_COUNT: usize = 5;
 const SEED_COUNT: u64 = if cfg!(debug_assertions) { 200 } else { 4_000 };
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    fn one_in(&mut self, count: u64) -> bool {
-        self.below(count) == 0
-    }
-
-    fn up_to_ms(&mut self, limit_ms: i64) -> i64 {
-        (self.next() % limit_ms.unsigned_abs()).cast_signed()
-    }
-}
 
 /// What the log says, record by record.
 #[derive(Default)]

@@ -13,6 +13,8 @@
 //!
 //! `TRANSACTION_SIMULATION_SEEDS=20000` runs more seeds, `TRANSACTION_SIMULATION_SEED=7` one of them.
 
+#[path = "support/random.rs"]
+mod random;
 #[path = "transaction_simulation/world.rs"]
 mod world;
 
@@ -79,7 +81,7 @@ struct Simulation {
 impl Simulation {
     fn new(seed: u64) -> Self {
         let mut world = World::new(seed);
-        let calm_steps = [6, 25, 100][world.random.below(3)];
+        let calm_steps = [6, 25, 100][world.random.index(3)];
         let producer = |index: usize| Producer {
             id: index % ID_COUNT,
             version: if index.is_multiple_of(2) { TransactionVersion::V2 } else { TransactionVersion::V0 },
@@ -100,10 +102,10 @@ impl Simulation {
 
     fn step(&mut self) {
         if self.world.random.one_in(self.calm_steps) {
-            match self.world.random.below(12) {
+            match self.world.random.index(12) {
                 0..4 => {
                     // It dies; what it has sent may still arrive.
-                    let index = self.world.random.below(PRODUCER_COUNT);
+                    let index = self.world.random.index(PRODUCER_COUNT);
                     self.world.forget_producer(index);
                     self.producers[index].restart();
                 }
@@ -119,9 +121,9 @@ impl Simulation {
             }
             return;
         }
-        match self.world.random.below(100) {
+        match self.world.random.index(100) {
             0..40 => {
-                let index = self.world.random.below(PRODUCER_COUNT);
+                let index = self.world.random.index(PRODUCER_COUNT);
                 self.act(index);
             }
             40..60 => self.deliver(),
@@ -162,7 +164,7 @@ impl Simulation {
             }
             Phase::Open if producer.has_failed_write => {}
             Phase::Open => {
-                let to = self.world.random.below(PARTITION_COUNT);
+                let to = self.world.random.index(PARTITION_COUNT);
                 let bumps_epoch = producer.version.bumps_epoch();
                 if bumps_epoch || producer.added.contains(&to) {
                     self.producers[index].writes += 1;

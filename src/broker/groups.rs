@@ -53,9 +53,6 @@ impl Broker {
     }
 
     pub(super) async fn offsets_topic(&self) -> Result<Arc<TopicImage>, BrokerError> {
-        if let Some(topic) = self.image().topic(CONSUMER_OFFSETS_TOPIC) {
-            return Ok(topic.clone());
-        }
-        self.ensure_topic(CONSUMER_OFFSETS_TOPIC, self.config().offsets_topic_num_partitions).await
+        self.internal_topic(CONSUMER_OFFSETS_TOPIC, self.config().offsets_topic_num_partitions).await
     }
 }

@@ -304,11 +304,8 @@ impl Broker {
 
     /// Makes the state topic on first use, as Kafka does.
     async fn share_state_topic(&self) -> Result<(), BrokerError> {
-        if self.image().topic(SHARE_GROUP_STATE_TOPIC).is_some() {
-            return Ok(());
-        }
         let count = self.config().share_coordinator_state_topic_num_partitions;
-        self.ensure_topic(SHARE_GROUP_STATE_TOPIC, count).await.map(|_| ())
+        self.internal_topic(SHARE_GROUP_STATE_TOPIC, count).await.map(drop)
     }
 }
 

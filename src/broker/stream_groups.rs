@@ -51,14 +51,8 @@ impl Broker {
     }
 
     async fn stream_group_keeper(&self, group: &str) -> Result<ShardId, BrokerError> {
-        let known = self.image().topic(STREAM_GROUPS_TOPIC).cloned();
-        let topic = match known {
-            Some(topic) => topic,
-            None => {
-                self.ensure_topic(STREAM_GROUPS_TOPIC, self.config().redis_groups_topic_num_partitions)
-                    .await?
-            }
-        };
+        let partition_count = self.config().redis_groups_topic_num_partitions;
+        let topic = self.internal_topic(STREAM_GROUPS_TOPIC, partition_count).await?;
         let count = PartitionIndex::try_from(topic.partitions.len()).unwrap_or(PartitionIndex::MAX);
         topic.owner(offsets_partition_for(group, count)).ok_or(BrokerError::UnknownTopicOrPartition)
     }

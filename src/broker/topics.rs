@@ -74,12 +74,20 @@ impl Broker {
         self.ensure_topic(name, if is_offsets { config.offsets_topic_num_partitions } else { -1 }).await
     }
 
-    /// The topic, made if it is missing.
-    pub(super) async fn ensure_topic(
+    /// A topic that the server keeps its own state in, made on first use.
+    pub(super) async fn internal_topic(
         &self,
         name: &str,
         partition_count: i32,
     ) -> Result<Arc<TopicImage>, BrokerError> {
+        if let Some(topic) = self.image().topic(name) {
+            return Ok(topic.clone());
+        }
+        self.ensure_topic(name, partition_count).await
+    }
+
+    /// The topic, made if it is missing.
+    async fn ensure_topic(&self, name: &str, partition_count: i32) -> Result<Arc<TopicImage>, BrokerError> {
         let topic = NewTopic {
             name: name.to_owned(),
             partition_count,

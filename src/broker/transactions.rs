@@ -99,10 +99,7 @@ impl Broker {
     }
 
     async fn transaction_state_topic(&self) -> Result<Arc<TopicImage>, BrokerError> {
-        if let Some(topic) = self.image().topic(TRANSACTION_STATE_TOPIC) {
-            return Ok(topic.clone());
-        }
-        self.ensure_topic(TRANSACTION_STATE_TOPIC, self.config().transaction_state_log_num_partitions).await
+        self.internal_topic(TRANSACTION_STATE_TOPIC, self.config().transaction_state_log_num_partitions).await
     }
 
     /// The partition that keeps the offsets of a group; makes the offsets topic on first use.

@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn what_is_printed_gives_the_same_configuration_again() -> Result<(), Box<dyn std::error::Error>> {
         let config = Config::from_options(&[
-            ("log.dir", "/tmp/with \"quotes\" and \\"),
+            ("log.dir", "/data/with \"quotes\" and \\"),
             ("log.retention.hours", "3"),
             ("max.connections", "7"),
             ("max.connections.per.ip", "5"),

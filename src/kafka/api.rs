@@ -319,24 +319,37 @@ fn transaction_code(ctx: &RequestContext<'_>, error: TransactionError) -> i16 {
     }
 }
 
-/// Makes sure that there is a share group of that name.
-async fn share_group(
+/// A group of one of the new protocols (`kind`: consumer or share), or what is said of one that there is not.
+async fn modern_group(
     ctx: &RequestContext<'_>,
     group_id: &str,
+    kind: &str,
+    asked: fn(DescribeModernGroup) -> GroupRequest,
 ) -> Result<DescribeModernGroupReply, (ResponseError, Option<String>)> {
-    let describe = DescribeModernGroup { group_id: group_id.to_owned() };
-    let described = match ctx.group(GroupRequest::DescribeShare(describe)).await {
+    let described = match ctx.group(asked(DescribeModernGroup { group_id: group_id.to_owned() })).await {
         GroupReply::DescribeConsumer(described) => described,
         _ => return Err((ResponseError::CoordinatorNotAvailable, None)),
     };
     match described.error {
         Some(GroupError::GroupIdNotFound) => {
-            let why = if described.is_of_other_type { "is not a share group" } else { "not found" };
+            let why = if described.is_of_other_type {
+                format!("is not a {kind} group")
+            } else {
+                "not found".to_owned()
+            };
             Err((ResponseError::GroupIdNotFound, Some(format!("Group {group_id} {why}."))))
         }
         Some(error) => Err((error_code::of_group(error), None)),
         None => Ok(described),
     }
+}
+
+/// Makes sure that there is a share group of that name.
+async fn share_group(
+    ctx: &RequestContext<'_>,
+    group_id: &str,
+) -> Result<DescribeModernGroupReply, (ResponseError, Option<String>)> {
+    modern_group(ctx, group_id, "share", GroupRequest::DescribeShare).await
 }
 
 /// As `share_group`, and that it has no members.

@@ -21,6 +21,7 @@ pub(super) struct Client {
     /// Commands since MULTI.
     pub(super) transaction: RefCell<Option<Transaction>>,
     pub(super) subscriptions: Subscriptions,
+    last_command: Cell<&'static str>,
 }
 
 /// CLIENT REPLY.
@@ -53,6 +54,7 @@ impl Client {
             reply_mode: Cell::new(ReplyMode::On),
             transaction: RefCell::new(None),
             subscriptions: Subscriptions::default(),
+            last_command: Cell::new(""),
         })
     }
 
@@ -77,6 +79,13 @@ impl Client {
     /// In RESP2 a subscriber may only send commands about subscriptions.
     pub(super) fn is_in_subscriber_mode(&self) -> bool {
         self.protocol() == Protocol::Resp2 && self.subscriptions.count() > 0
+    }
+
+    /// Notes for CLIENT LIST which command the client has sent.
+    pub(super) fn note_command(&self, name: &'static str) {
+        if self.last_command.replace(name) != name {
+            self.membership.entry.change_words(|words| words.last_command = name);
+        }
     }
 
     /// Notes for CLIENT LIST what the client is doing.

@@ -1,7 +1,8 @@
 //! Every Redis client of the server, for CLIENT LIST and INFO.
 //!
-//! Shared by all shards. The lock is taken when a client comes, goes or is listed; what changes in between are atomics
-//! that the client's own shard writes.
+//! Shared by all shards. The table's lock is taken when a client comes, goes or is listed. What changes in between are
+//! atomics that the client's own shard writes, and a few words behind a lock of the client's own, which is taken when one of
+//! them changes or the client is listed.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

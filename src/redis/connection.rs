@@ -212,7 +212,7 @@ impl Connection {
             }
         };
         tracing::trace!(client = client.id(), command = row.name, "command");
-        client.membership.entry.change_words(|words| words.last_command = row.name);
+        client.note_command(row.name);
         if client.transaction.borrow().is_some() && !row.is_about_transactions() {
             match queue(&client, row, owned) {
                 Ok(()) => self.out.simple("QUEUED"),

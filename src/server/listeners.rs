@@ -110,8 +110,8 @@ fn kafka_error(address: SocketAddr, source: io::Error) -> ServerError {
     }
 }
 
-/// A server that was killed leaves its sockets to the kernel, which closes them only when it has wound up the rings that
-/// wait on them; whoever restarts it at once finds the address taken for some milliseconds.
+/// A server that was killed keeps its sockets until the kernel has quite ended the process; whoever restarts it at once
+/// finds the address taken for some milliseconds.
 fn bind(address: SocketAddr, patience: Duration) -> io::Result<(TcpListener, SocketAddr)> {
     let started = clock::monotonic();
     let bound = loop {

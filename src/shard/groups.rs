@@ -6,11 +6,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Duration;
 
 use ahash::AHashMap;
 
-use super::state_log::{self, StateEntry};
+use super::state_log::{self, StateEntry, StateLog};
 use super::{Shard, topics_view};
 use crate::base::clock;
 use crate::config::Config;
@@ -23,11 +22,8 @@ use crate::model::transaction::TransactionError;
 use crate::model::{CONSUMER_OFFSETS_TOPIC, PartitionIndex, TopicName};
 use crate::partition::{Marker, Partition, PartitionError, Verified};
 use crate::runtime::local::{Answer, Event, oneshot};
-use crate::runtime::{spawn_detached, timeout};
+use crate::runtime::spawn_detached;
 use crate::storage::ProducerError;
-
-/// The longest sleep between two looks at the deadlines.
-const TIMER_SLEEP_MAX: Duration = Duration::from_secs(3600);
 
 /// The coordinators of one shard, by partition of the offsets topic.
 #[derive(Default)]
@@ -39,12 +35,10 @@ pub(super) struct Groups {
 }
 
 struct GroupHost {
-    partition: Rc<Partition>,
+    log: StateLog,
     coordinator: RefCell<GroupCoordinator>,
     /// Whether the partition has been replayed; no marker may be written before.
     is_loaded: Cell<bool>,
-    /// Appends whose outcome the coordinator has not been told yet.
-    appends_under_way: Cell<usize>,
 }
 
 impl Shard {
@@ -106,24 +100,19 @@ impl Shard {
         }
         self.groups.deadline_changed.notify();
         let Some(append) = effects.append else { return };
-        self.flusher.touch(host.partition.topic_partition());
+        self.flusher.touch(host.log.partition().topic_partition());
         let records = effects.records.into_iter().map(|record| (Some(record.key), record.value));
         // The place in line is taken here, in the order of the verbs; a client that goes away does not stop it.
-        let appending = state_log::append(
-            &host.partition,
-            records,
-            effects.producer.map(|producer| (producer, verified)),
-        );
+        let appending = host.log.append(records, effects.producer.map(|producer| (producer, verified)));
         let (shard, host) = (self.clone(), host.clone());
-        host.appends_under_way.set(host.appends_under_way.get() + 1);
         spawn_detached(async move {
             let appended = appending.await;
-            host.appends_under_way.set(host.appends_under_way.get() - 1);
             let now_ms = clock::now_ms();
             let effects = match appended {
                 Ok(_) => host.coordinator.borrow_mut().appended(append, now_ms),
                 Err(error) => {
-                    tracing::error!(partition = %host.partition.topic_partition(), %error, "cannot store group state");
+                    let partition = host.log.partition().topic_partition();
+                    tracing::error!(%partition, %error, "cannot store group state");
                     host.coordinator.borrow_mut().append_failed(append, refusal(&error), now_ms)
                 }
             };
@@ -138,15 +127,15 @@ impl Shard {
         let mut coordinator = GroupCoordinator::new(settings(&self.config()));
         coordinator.set_topics(topics_view::of(self.image()));
         let host = Rc::new(GroupHost {
-            partition,
+            log: StateLog::new(partition),
             coordinator: RefCell::new(coordinator),
             is_loaded: Cell::new(false),
-            appends_under_way: Cell::new(0),
         });
         // Known at once, so that clients hear "loading" and not "not here".
         self.groups.hosts.borrow_mut().insert(index, host.clone());
         let now_ms = clock::now_ms();
-        let replayed = state_log::replay(&host.partition, |entry| {
+        let partition = host.log.partition();
+        let replayed = state_log::replay(partition, |entry| {
             let mut coordinator = host.coordinator.borrow_mut();
             let replayed = match entry {
                 StateEntry::Record { key: Some(key), value, producer_id } => {
@@ -159,13 +148,13 @@ impl Shard {
                 }
             };
             if let Err(error) = replayed {
-                let partition = host.partition.topic_partition();
+                let partition = partition.topic_partition();
                 tracing::error!(%partition, %error, "a record of the offsets topic is skipped");
             }
         })
         .await;
         if let Err(error) = replayed {
-            tracing::error!(partition = %host.partition.topic_partition(), %error, "cannot load groups");
+            tracing::error!(partition = %partition.topic_partition(), %error, "cannot load groups");
         }
         host.is_loaded.set(true);
         let effects = host.coordinator.borrow_mut().loaded(clock::now_ms());
@@ -200,43 +189,33 @@ impl Shard {
 
     /// Serves the deadlines of all coordinators, each when it is due.
     pub(super) async fn run_group_timers(self: Rc<Self>) {
-        while !self.is_stopping() {
+        let serve = |now_ms| {
             let hosts: Vec<_> = self.groups.hosts.borrow().values().cloned().collect();
-            let now_ms = clock::now_ms();
-            let mut next_ms = None;
-            for host in hosts {
-                let due = host.coordinator.borrow().next_deadline_ms().is_some_and(|due| due <= now_ms);
-                if due {
-                    let effects = host.coordinator.borrow_mut().on_timer(now_ms);
-                    self.carry_out(&host, effects);
-                }
-                let deadline = host.coordinator.borrow().next_deadline_ms();
-                next_ms = [next_ms, deadline].into_iter().flatten().min();
-            }
-            let sleep_for = next_ms.map_or(TIMER_SLEEP_MAX, |due| {
-                Duration::from_millis(u64::try_from(due - now_ms).unwrap_or(0)).min(TIMER_SLEEP_MAX)
-            });
-            let woken = futures_lite::future::or(self.groups.deadline_changed.wait(), self.stopping());
-            timeout(sleep_for, woken).await;
+            let serve_one = |host: Rc<_>| self.serve_group_deadline(&host, now_ms);
+            hosts.into_iter().filter_map(serve_one).min()
+        };
+        self.serve_deadlines(&self.groups.deadline_changed, serve).await;
+    }
+
+    fn serve_group_deadline(self: &Rc<Self>, host: &Rc<GroupHost>, now_ms: i64) -> Option<i64> {
+        if host.coordinator.borrow().next_deadline_ms().is_some_and(|due_ms| due_ms <= now_ms) {
+            let effects = host.coordinator.borrow_mut().on_timer(now_ms);
+            self.carry_out(host, effects);
         }
+        host.coordinator.borrow().next_deadline_ms()
     }
 
     /// Rewrites the live state at the log's end and lets the rest go, once the log is mostly history.
     async fn snapshot_if_grown(self: &Rc<Self>, host: &Rc<GroupHost>) {
         let coordinator = &host.coordinator;
-        if !state_log::is_worth_a_look(&host.partition)
-            // An append that is not in the machine yet would be missing from the snapshot, and lie before it.
-            || host.appends_under_way.get() > 0
-            || coordinator.borrow().has_open_transactions()
-        {
+        if !host.log.may_be_rewritten() || coordinator.borrow().has_open_transactions() {
             return;
         }
-        let live_bytes = coordinator.borrow().live_bytes();
         let live = || {
             let coordinator = coordinator.borrow();
             coordinator.snapshot().map(|record| (Some(record.key), record.value)).collect::<Vec<_>>()
         };
-        state_log::rewrite_if_grown(&host.partition, live_bytes, live).await;
+        host.log.rewrite_if_grown(|| coordinator.borrow().live_bytes(), live).await;
     }
 
     /// Appends the marker that ends a transaction to an offsets partition; what the transaction has committed there
@@ -253,16 +232,17 @@ impl Shard {
         let append = host.coordinator.borrow_mut().ending_transaction(marker.producer_id, marker.is_commit);
         // The place in line is taken here, in the order in which the coordinator named the appends.
         let appending = (!partition.has_marker(&marker)).then(|| partition.append_marker(&marker));
-        host.appends_under_way.set(host.appends_under_way.get() + 1);
+        let appending = host.log.follow(async move {
+            match appending {
+                Some(appending) => appending.await,
+                None => Ok(()),
+            }
+        });
         let shard = self.clone();
         let (answer, awaited) = oneshot();
         // A caller that goes away must not leave the append without its report.
         spawn_detached(async move {
-            let appended = match appending {
-                Some(appending) => appending.await,
-                None => Ok(()),
-            };
-            host.appends_under_way.set(host.appends_under_way.get() - 1);
+            let appended = appending.await;
             let now_ms = clock::now_ms();
             let effects = match &appended {
                 Ok(()) => host.coordinator.borrow_mut().appended(append, now_ms),

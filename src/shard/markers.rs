@@ -24,7 +24,7 @@ impl Shard {
         let marker = Marker {
             producer_id: order.producer_id,
             producer_epoch: order.producer_epoch,
-            coordinator_epoch: host.partition.leader_epoch(),
+            coordinator_epoch: host.log.partition().leader_epoch(),
             is_commit: order.is_commit,
             has_new_epoch: order.version.bumps_epoch(),
         };

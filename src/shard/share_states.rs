@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use super::request::{ShareStateReply, ShareStateRequest};
-use super::state_log::{self, StateEntry};
+use super::state_log::{self, StateEntry, StateLog};
 use super::{Shard, ShardReply};
 use crate::base::clock;
 use crate::coordinator::group::StateRecord;
@@ -21,11 +21,6 @@ use crate::partition::Partition;
 use crate::runtime::local::oneshot;
 use crate::runtime::spawn_detached;
 
-/// A log below this is never rewritten.
-const SNAPSHOT_BYTES_MIN: u64 = 16 * 1024 * 1024;
-/// The log is rewritten when it is this many times larger than the live state.
-const SNAPSHOT_GROWTH_MIN: u64 = 4;
-
 /// The share coordinators of one shard, by partition of the state topic.
 #[derive(Default)]
 pub(super) struct ShareCoordinators {
@@ -33,10 +28,9 @@ pub(super) struct ShareCoordinators {
 }
 
 struct ShareStateHost {
-    partition: Rc<Partition>,
+    log: StateLog,
     states: RefCell<ShareStates>,
     is_loaded: Cell<bool>,
-    appends_under_way: Cell<usize>,
 }
 
 /// Which partition of the state topic keeps `key`, and which shard owns that.
@@ -144,18 +138,16 @@ impl Shard {
         host: &Rc<ShareStateHost>,
         records: Vec<StateRecord>,
     ) -> impl Future<Output = Result<(), ShareError>> + 'static {
-        self.flusher.touch(host.partition.topic_partition());
+        self.flusher.touch(host.log.partition().topic_partition());
         let records = records.into_iter().map(|record| (Some(record.key), record.value));
-        let appending = state_log::append(&host.partition, records, None);
-        host.appends_under_way.set(host.appends_under_way.get() + 1);
+        let appending = host.log.append(records, None);
         let host = host.clone();
         let (answer, awaited) = oneshot();
         // A client that goes away does not stop it.
         spawn_detached(async move {
             let appended = appending.await;
-            host.appends_under_way.set(host.appends_under_way.get() - 1);
             if let Err(error) = &appended {
-                tracing::error!(partition = %host.partition.topic_partition(), %error, "cannot store share group state");
+                tracing::error!(partition = %host.log.partition().topic_partition(), %error, "cannot store share group state");
             }
             answer.give(appended.map(|_| ()).map_err(|_| ShareError::StateNotAvailable));
             rewrite_if_grown(&host).await;
@@ -179,10 +171,9 @@ impl Shard {
             tracing::error!(partition = %partition.topic_partition(), %error, "cannot load share group state");
         }
         let host = ShareStateHost {
-            partition,
+            log: StateLog::new(partition),
             states: RefCell::new(states),
             is_loaded: Cell::new(true),
-            appends_under_way: Cell::new(0),
         };
         self.share_coordinators.hosts.borrow_mut().insert(index, Rc::new(host));
     }
@@ -195,21 +186,9 @@ impl Shard {
 
 /// Rewrites the live state at the log's end and lets the rest go, once the log is mostly history.
 async fn rewrite_if_grown(host: &Rc<ShareStateHost>) {
-    let log_bytes = host.partition.log().size_bytes();
-    if log_bytes < SNAPSHOT_BYTES_MIN
-        || host.appends_under_way.get() > 0
-        || log_bytes < host.states.borrow().live_bytes().saturating_mul(SNAPSHOT_GROWTH_MIN)
-    {
-        return;
-    }
-    let records: Vec<_> =
-        host.states.borrow().snapshot(clock::now_ms()).map(|it| (Some(it.key), it.value)).collect();
-    let result = match state_log::append(&host.partition, records, None).await {
-        Ok(Some(first_offset)) => host.partition.delete_records_before(first_offset).await.map(|_| ()),
-        Ok(None) => Ok(()),
-        Err(error) => Err(error),
+    let live = || {
+        let states = host.states.borrow();
+        states.snapshot(clock::now_ms()).map(|it| (Some(it.key), it.value)).collect::<Vec<_>>()
     };
-    if let Err(error) = result {
-        tracing::error!(partition = %host.partition.topic_partition(), %error, "cannot rewrite share group state");
-    }
+    host.log.rewrite_if_grown(|| host.states.borrow().live_bytes(), live).await;
 }

@@ -4,6 +4,7 @@
 //! what the machine wants remembered; when the log has grown far beyond the live state, write the live state again and
 //! let everything before it go (compaction by snapshot).
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
@@ -138,30 +139,76 @@ where
     }
 }
 
-/// Rewrites a log that is mostly history: `live`, a state of `live_bytes` that is all that the log says so far, is
-/// written behind it, and everything before is let go. The place in line is taken before anything waits, so whatever
-/// is decided later lies behind.
-pub(super) async fn rewrite_if_grown<R>(partition: &Rc<Partition>, live_bytes: u64, live: impl FnOnce() -> R)
-where
-    R: IntoIterator<Item = KeyValue>,
-{
-    let log_bytes = partition.log().size_bytes();
-    if log_bytes < REWRITE_BYTES_MIN || log_bytes < live_bytes.saturating_mul(REWRITE_GROWTH_MIN) {
-        return;
-    }
-    let result = match append(partition, live(), None).await {
-        Ok(Some(first_offset)) => partition.delete_records_before(first_offset).await.map(drop),
-        Ok(None) => Ok(()),
-        Err(error) => Err(error),
-    };
-    if let Err(error) = result {
-        tracing::error!(partition = %partition.topic_partition(), %error, "cannot rewrite a state log");
-    }
+/// The log of one state machine, and how many of its appends the machine has not been told of.
+pub(super) struct StateLog {
+    partition: Rc<Partition>,
+    appends_under_way: Rc<Cell<usize>>,
 }
 
-/// Whether a log is so large that rewriting it may pay.
-pub(super) fn is_worth_a_look(partition: &Rc<Partition>) -> bool {
-    partition.log().size_bytes() >= REWRITE_BYTES_MIN
+impl StateLog {
+    /// The log in this partition; no append is under way.
+    pub(super) fn new(partition: Rc<Partition>) -> Self {
+        StateLog { partition, appends_under_way: Rc::default() }
+    }
+
+    /// Where it lies.
+    pub(super) fn partition(&self) -> &Rc<Partition> {
+        &self.partition
+    }
+
+    /// As [`append`], followed.
+    pub(super) fn append<R>(
+        &self,
+        records: R,
+        producer: Option<(Producer, Option<Verified>)>,
+    ) -> impl Future<Output = Result<Option<Offset>, PartitionError>> + use<R>
+    where
+        R: IntoIterator<Item = KeyValue>,
+    {
+        self.follow(append(&self.partition, records, producer))
+    }
+
+    /// Counts an append as under way from now until its outcome is there, which the machine must be told before anything
+    /// else is awaited. To be awaited to its end, whatever becomes of who asked for it.
+    pub(super) fn follow<T, F: Future<Output = T>>(
+        &self,
+        appending: F,
+    ) -> impl Future<Output = T> + use<T, F> {
+        let under_way = self.appends_under_way.clone();
+        under_way.set(under_way.get() + 1);
+        async move {
+            let appended = appending.await;
+            under_way.set(under_way.get() - 1);
+            appended
+        }
+    }
+
+    /// Whether the log is so large that rewriting it may pay, and may be: an append that is not in the machine yet would
+    /// be missing from what is written, and lie before it.
+    pub(super) fn may_be_rewritten(&self) -> bool {
+        self.partition.log().size_bytes() >= REWRITE_BYTES_MIN && self.appends_under_way.get() == 0
+    }
+
+    /// Rewrites a log that is mostly history: `live`, a state of `live_bytes` that is all that the log says so far, is
+    /// written behind it, and everything before is let go. The place in line is taken before anything waits, so whatever
+    /// is decided later lies behind.
+    pub(super) async fn rewrite_if_grown<R>(&self, live_bytes: impl FnOnce() -> u64, live: impl FnOnce() -> R)
+    where
+        R: IntoIterator<Item = KeyValue>,
+    {
+        let log_bytes = self.partition.log().size_bytes();
+        if !self.may_be_rewritten() || log_bytes < live_bytes().saturating_mul(REWRITE_GROWTH_MIN) {
+            return;
+        }
+        let result = match append(&self.partition, live(), None).await {
+            Ok(Some(first_offset)) => self.partition.delete_records_before(first_offset).await.map(drop),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            tracing::error!(partition = %self.partition.topic_partition(), %error, "cannot rewrite a state log");
+        }
+    }
 }
 
 fn batches(records: impl IntoIterator<Item = KeyValue>, producer: Option<Producer>) -> Vec<BytesMut> {

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use ahash::AHashMap;
 
-use super::state_log::{self, StateEntry};
+use super::state_log::{self, StateEntry, StateLog};
 use super::{Shard, ShardReply, ShardRequest};
 use crate::base::clock;
 use crate::coordinator::group::{StateRecord, offsets_partition_for};
@@ -29,10 +29,6 @@ use crate::partition::Partition;
 use crate::runtime::local::{Event, TurnQueue, oneshot};
 use crate::runtime::spawn_detached;
 
-/// A log below this is never rewritten.
-const SNAPSHOT_BYTES_MIN: u64 = 16 * 1024 * 1024;
-/// The log is rewritten when it is this many times larger than the live state.
-const SNAPSHOT_GROWTH_MIN: u64 = 4;
 /// Queues of groups beyond which those that nobody is in are swept out.
 const QUEUES_COUNT_MAX: usize = 1_000;
 
@@ -41,11 +37,9 @@ const QUEUES_COUNT_MAX: usize = 1_000;
 pub(super) struct StreamGroupHosts(RefCell<BTreeMap<PartitionIndex, Rc<Host>>>);
 
 struct Host {
-    partition: Rc<Partition>,
+    log: StateLog,
     groups: RefCell<StreamGroups>,
     queues: RefCell<AHashMap<StreamGroupKey, Rc<TurnQueue>>>,
-    /// Appends that `groups` has not taken in yet.
-    appends_under_way: Cell<usize>,
     is_loaded: Cell<bool>,
     loaded: Event,
 }
@@ -136,13 +130,10 @@ impl Shard {
         if records.is_empty() {
             return Ok(());
         }
-        self.flusher.touch(host.partition.topic_partition());
+        self.flusher.touch(host.log.partition().topic_partition());
         let pairs: Vec<_> =
             records.iter().map(|record| (Some(record.key.clone()), record.value.clone())).collect();
-        let appending = state_log::append(&host.partition, pairs, None);
-        host.appends_under_way.set(host.appends_under_way.get() + 1);
-        let appended = appending.await;
-        host.appends_under_way.set(host.appends_under_way.get() - 1);
+        let appended = host.log.append(pairs, None).await;
         appended
             .map_err(|error| StreamGroupError::NotAvailable(format!("cannot store group state: {error}")))?;
         for record in &records {
@@ -170,27 +161,26 @@ impl Shard {
         let index = partition.topic_partition().partition;
         let config = self.config();
         let host = Rc::new(Host {
-            partition,
+            log: StateLog::new(partition),
             groups: RefCell::new(StreamGroups::new(StreamGroupSettings {
                 pending_max: config.redis_group_pending_max,
                 consumers_max: config.redis_group_consumers_max,
             })),
             queues: RefCell::default(),
-            appends_under_way: Cell::new(0),
             is_loaded: Cell::new(false),
             loaded: Event::new(),
         });
         self.stream_groups.0.borrow_mut().insert(index, host.clone());
-        let replayed = state_log::replay(&host.partition, |entry| {
+        let replayed = state_log::replay(host.log.partition(), |entry| {
             let StateEntry::Record { key: Some(key), value, .. } = entry else { return };
             if let Err(error) = host.groups.borrow_mut().replay(key, value) {
-                let partition = host.partition.topic_partition();
+                let partition = host.log.partition().topic_partition();
                 tracing::error!(%partition, %error, "a record of the stream groups' topic is skipped");
             }
         })
         .await;
         if let Err(error) = replayed {
-            tracing::error!(partition = %host.partition.topic_partition(), %error, "cannot load stream groups");
+            tracing::error!(partition = %host.log.partition().topic_partition(), %error, "cannot load stream groups");
         }
         host.is_loaded.set(true);
         host.loaded.notify();
@@ -216,7 +206,7 @@ impl Shard {
         let (shard, host) = (self.clone(), host.clone());
         spawn_detached(async move {
             if let Err(error) = shard.take_in(&host, records).await {
-                tracing::error!(partition = %host.partition.topic_partition(), %error, "cannot forget stream groups");
+                tracing::error!(partition = %host.log.partition().topic_partition(), %error, "cannot forget stream groups");
             }
         });
     }
@@ -228,26 +218,11 @@ impl Shard {
 
     /// Rewrites the live state at the log's end and lets the rest go, once the log is mostly history.
     async fn snapshot_stream_groups(self: &Rc<Self>, host: &Rc<Host>) {
-        let log_bytes = host.partition.log().size_bytes();
-        if log_bytes < SNAPSHOT_BYTES_MIN
-            // What is not taken in yet would be missing from the snapshot, and lie before it.
-            || host.appends_under_way.get() > 0
-            || log_bytes < host.groups.borrow().live_bytes().saturating_mul(SNAPSHOT_GROWTH_MIN)
-        {
-            return;
-        }
-        let records: Vec<_> =
-            host.groups.borrow().snapshot().map(|record| (Some(record.key), record.value)).collect();
-        // The place in line is drawn before anything that is decided later, so replay meets the snapshot first.
-        let appending = state_log::append(&host.partition, records, None);
-        let result = match appending.await {
-            Ok(Some(first_offset)) => host.partition.delete_records_before(first_offset).await.map(|_| ()),
-            Ok(None) => Ok(()),
-            Err(error) => Err(error),
+        let live = || {
+            let groups = host.groups.borrow();
+            groups.snapshot().map(|record| (Some(record.key), record.value)).collect::<Vec<_>>()
         };
-        if let Err(error) = result {
-            tracing::error!(partition = %host.partition.topic_partition(), %error, "cannot rewrite stream groups");
-        }
+        host.log.rewrite_if_grown(|| host.groups.borrow().live_bytes(), live).await;
     }
 
     async fn fetch_committed(

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 
-use super::state_log::{self, StateEntry};
+use super::state_log::{self, StateEntry, StateLog};
 use super::{ControllerReply, ControllerRequest, Shard, ShardReply, ShardRequest};
 use crate::base::clock;
 use crate::config::Config;
@@ -27,9 +27,6 @@ use crate::partition::Partition;
 use crate::runtime::local::{Answer, Event, oneshot};
 use crate::runtime::{spawn_detached, timeout};
 
-/// The longest sleep between two looks at the deadlines.
-const TIMER_SLEEP_MAX: Duration = Duration::from_secs(3600);
-
 /// The coordinators of one shard, by partition of the transaction state topic.
 #[derive(Default)]
 pub(super) struct Transactions {
@@ -44,10 +41,8 @@ pub(super) struct Transactions {
 
 /// One coordinator and its state log.
 pub(super) struct TransactionHost {
-    pub(super) partition: Rc<Partition>,
+    pub(super) log: StateLog,
     pub(super) coordinator: RefCell<TransactionCoordinator>,
-    /// Appends whose outcome the coordinator has not been told yet.
-    appends_under_way: Cell<usize>,
 }
 
 impl Shard {
@@ -158,19 +153,17 @@ impl Shard {
         append: AppendId,
         record: StateRecord,
     ) {
-        self.flusher.touch(host.partition.topic_partition());
+        self.flusher.touch(host.log.partition().topic_partition());
         // The place in line is taken here, in the order of the verbs; a client that goes away does not stop it.
-        let appending = state_log::append(&host.partition, [(Some(record.key), record.value)], None);
+        let appending = host.log.append([(Some(record.key), record.value)], None);
         let (shard, host) = (self.clone(), host.clone());
-        host.appends_under_way.set(host.appends_under_way.get() + 1);
         spawn_detached(async move {
             let appended = appending.await;
-            host.appends_under_way.set(host.appends_under_way.get() - 1);
             let now_ms = clock::now_ms();
             let effects = match appended {
                 Ok(_) => host.coordinator.borrow_mut().appended(append, now_ms),
                 Err(error) => {
-                    let partition = host.partition.topic_partition();
+                    let partition = host.log.partition().topic_partition();
                     tracing::error!(%partition, %error, "cannot store the state of a transaction");
                     let error = TransactionError::CoordinatorNotAvailable;
                     host.coordinator.borrow_mut().append_failed(append, error, now_ms)
@@ -186,11 +179,11 @@ impl Shard {
     pub(super) async fn load_transactions(self: &Rc<Self>, partition: Rc<Partition>) {
         let index = partition.topic_partition().partition;
         let coordinator = RefCell::new(TransactionCoordinator::new(settings(&self.config())));
-        let host = Rc::new(TransactionHost { partition, coordinator, appends_under_way: Cell::new(0) });
+        let host = Rc::new(TransactionHost { log: StateLog::new(partition), coordinator });
         // Known at once, so that clients hear "loading" and not "not here".
         self.transactions.hosts.borrow_mut().insert(index, host.clone());
-        let partition = host.partition.topic_partition();
-        let replayed = state_log::replay(&host.partition, |entry| {
+        let partition = host.log.partition().topic_partition();
+        let replayed = state_log::replay(host.log.partition(), |entry| {
             let StateEntry::Record { key: Some(key), value, .. } = entry else { return };
             if let Err(error) = host.coordinator.borrow_mut().replay(key, value) {
                 tracing::error!(%partition, %error, "a record of the transaction state topic is skipped");
@@ -216,40 +209,30 @@ impl Shard {
 
     /// Serves the deadlines of all coordinators, each when it is due.
     pub(super) async fn run_transaction_timers(self: Rc<Self>) {
-        while !self.is_stopping() {
-            let changed = self.transactions.changed.wait();
+        let serve = |now_ms| {
             let hosts: Vec<_> = self.transactions.hosts.borrow().values().cloned().collect();
-            let now_ms = clock::now_ms();
-            let mut next_ms = None;
-            for host in hosts {
-                let due = host.coordinator.borrow().next_deadline_ms().is_some_and(|due| due <= now_ms);
-                if due {
-                    let effects = host.coordinator.borrow_mut().on_timer(now_ms);
-                    self.carry_out_transaction(&host, effects);
-                }
-                let deadline = host.coordinator.borrow().next_deadline_ms();
-                next_ms = [next_ms, deadline].into_iter().flatten().min();
-            }
-            let sleep_for = next_ms.map_or(TIMER_SLEEP_MAX, |due| {
-                Duration::from_millis(u64::try_from(due - now_ms).unwrap_or(0)).min(TIMER_SLEEP_MAX)
-            });
-            timeout(sleep_for, futures_lite::future::or(changed, self.stopping())).await;
+            let serve_one = |host: Rc<_>| self.serve_transaction_deadline(&host, now_ms);
+            hosts.into_iter().filter_map(serve_one).min()
+        };
+        self.serve_deadlines(&self.transactions.changed, serve).await;
+    }
+
+    fn serve_transaction_deadline(self: &Rc<Self>, host: &Rc<TransactionHost>, now_ms: i64) -> Option<i64> {
+        if host.coordinator.borrow().next_deadline_ms().is_some_and(|due_ms| due_ms <= now_ms) {
+            let effects = host.coordinator.borrow_mut().on_timer(now_ms);
+            self.carry_out_transaction(host, effects);
         }
+        host.coordinator.borrow().next_deadline_ms()
     }
 
     /// Rewrites the live state at the log's end and lets the rest go, once the log is mostly history.
     async fn rewrite_transactions_if_grown(self: &Rc<Self>, host: &Rc<TransactionHost>) {
         let coordinator = &host.coordinator;
-        // An append that is not in the machine yet would be missing from the snapshot, and lie before it.
-        if !state_log::is_worth_a_look(&host.partition) || host.appends_under_way.get() > 0 {
-            return;
-        }
-        let live_bytes = coordinator.borrow().live_bytes();
         let live = || {
             let coordinator = coordinator.borrow();
             coordinator.snapshot().map(|record| (Some(record.key), record.value)).collect::<Vec<_>>()
         };
-        state_log::rewrite_if_grown(&host.partition, live_bytes, live).await;
+        host.log.rewrite_if_grown(|| coordinator.borrow().live_bytes(), live).await;
     }
 }
 

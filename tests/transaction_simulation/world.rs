@@ -1,5 +1,6 @@
 //! The coordinator, its log and the partitions: everything that the producers of the simulation cannot see.
 
+use crate::random::Random;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use logstreams::coordinator::transaction::schema::{self, TransactionValue};
@@ -17,32 +18,6 @@ pub const PARTITION_COUNT: usize = 3;
 
 pub fn partition(index: usize) -> TopicPartition {
     TopicPartition::new(TopicName::new("t").unwrap(), i32::try_from(index).unwrap())
-}
-
-/// SplitMix64.
-#[derive(Clone)]
-pub struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    pub fn one_in(&mut self, count: u64) -> bool {
-        self.next().is_multiple_of(count)
-    }
-
-    pub fn up_to_ms(&mut self, limit_ms: i64) -> i64 {
-        (self.next() % limit_ms.unsigned_abs()).cast_signed()
-    }
 }
 
 /// Who asked under a token.
@@ -296,7 +271,7 @@ impl World {
         if self.writes.is_empty() {
             return;
         }
-        let index = self.random.below(self.writes.len());
+        let index = self.random.index(self.writes.len());
         let write = &mut self.writes[index];
         let (producer_id, epoch) = (write.add.producer_id, write.add.producer_epoch);
         let at = &self.partitions[write.to];
@@ -379,9 +354,9 @@ impl World {
         if self.orders.is_empty() {
             return;
         }
-        let index = self.random.below(self.orders.len());
+        let index = self.random.index(self.orders.len());
         let (order, missing) = &mut self.orders[index];
-        let place = self.random.below(missing.len());
+        let place = self.random.index(missing.len());
         let to = usize::try_from(missing.swap_remove(place).partition).unwrap();
         self.partitions[to].mark(order);
         if missing.is_empty() {
@@ -402,7 +377,7 @@ impl World {
     /// The coordinator dies, some of what it was appending reaches the log, and another one takes over. Sometimes the log
     /// was rewritten just before.
     pub fn kill_coordinator(&mut self) {
-        let reached = self.random.below(self.appends.len() + 1);
+        let reached = self.random.index(self.appends.len() + 1);
         if reached == 0 && self.random.one_in(3) {
             self.log = self.coordinator.snapshot().collect();
         }

@@ -48,23 +48,28 @@ fn decode(version: i16, body: BytesMut) -> Result<Wanted, Malformed> {
     let member_id = reader.read_nullable_string()?.map(|id| id.to_string()).unwrap_or_default();
     let epoch = reader.read_i32()?;
     let is_renewal = version >= RENEW_VERSION && reader.read_bool()?;
+    let partitions = read_partitions(&mut reader)?;
+    reader.skip_tagged_fields()?;
+    Ok(Wanted { group_id, member_id, epoch, is_renewal, partitions })
+}
+
+/// Reads partitions by topic, each with an array of acknowledgement batches.
+pub(super) fn read_partitions(reader: &mut Reader) -> Result<Vec<(SessionKey, Acknowledgements)>, Malformed> {
     let mut partitions = Vec::new();
     for _ in 0..reader.read_required_count()? {
         let topic_id = reader.read_uuid()?;
         for _ in 0..reader.read_required_count()? {
             let partition = reader.read_i32()?;
-            let batches = read_batches(&mut reader)?;
+            let batches = read_batches(reader)?;
             reader.skip_tagged_fields()?;
             partitions.push(((topic_id, partition), batches));
         }
         reader.skip_tagged_fields()?;
     }
-    reader.skip_tagged_fields()?;
-    Ok(Wanted { group_id, member_id, epoch, is_renewal, partitions })
+    Ok(partitions)
 }
 
-/// Reads an array of acknowledgement batches.
-pub(super) fn read_batches(reader: &mut Reader) -> Result<Acknowledgements, Malformed> {
+fn read_batches(reader: &mut Reader) -> Result<Acknowledgements, Malformed> {
     let mut batches = Vec::new();
     for _ in 0..reader.read_required_count()? {
         let first_offset = reader.read_i64()?;

@@ -63,17 +63,7 @@ fn decode(version: i16, body: BytesMut) -> Result<Wanted, Malformed> {
     let _batch_size = reader.read_i32()?;
     let is_strict = version >= RENEW_VERSION && reader.read_i8()? == RECORD_LIMIT_MODE;
     let is_renewal = version >= RENEW_VERSION && reader.read_bool()?;
-    let mut partitions = Vec::new();
-    for _ in 0..reader.read_required_count()? {
-        let topic_id = reader.read_uuid()?;
-        for _ in 0..reader.read_required_count()? {
-            let partition = reader.read_i32()?;
-            let acknowledgements = share_acknowledge::read_batches(&mut reader)?;
-            reader.skip_tagged_fields()?;
-            partitions.push(((topic_id, partition), acknowledgements));
-        }
-        reader.skip_tagged_fields()?;
-    }
+    let partitions = share_acknowledge::read_partitions(&mut reader)?;
     let mut forgotten = Vec::new();
     for _ in 0..reader.read_required_count()? {
         let topic_id = reader.read_uuid()?;

@@ -3,14 +3,11 @@
 use kafka_protocol::messages::share_group_describe_response::{
     Assignment, DescribedGroup, Member, TopicPartitions as Told,
 };
-use kafka_protocol::messages::{GroupId, ShareGroupDescribeRequest, ShareGroupDescribeResponse, TopicName};
+use kafka_protocol::messages::{ShareGroupDescribeRequest, ShareGroupDescribeResponse, TopicName};
 
-use super::{GROUP_OPERATIONS, NO_OPERATIONS, RequestContext, text};
+use super::{GROUP_OPERATIONS, NO_OPERATIONS, RequestContext, share_group, text};
 use crate::broker::ClusterImage;
-use crate::kafka::error_code;
-use crate::model::group::{
-    DescribeModernGroup, DescribeModernGroupReply, DescribedModernMember, GroupError, GroupReply, GroupRequest,
-};
+use crate::model::group::{DescribeModernGroupReply, DescribedModernMember};
 
 pub(super) async fn handle(
     ctx: &RequestContext<'_>,
@@ -19,44 +16,25 @@ pub(super) async fn handle(
     let operations = if request.include_authorized_operations { GROUP_OPERATIONS } else { NO_OPERATIONS };
     let mut groups = Vec::with_capacity(request.group_ids.len());
     for group_id in request.group_ids {
-        let describe = DescribeModernGroup { group_id: group_id.to_string() };
-        let reply = match ctx.group(GroupRequest::DescribeShare(describe)).await {
-            GroupReply::DescribeConsumer(reply) => reply,
-            _ => DescribeModernGroupReply::refused(GroupError::CoordinatorNotAvailable),
-        };
-        groups.push(described(&ctx.broker().image(), group_id, reply, operations));
+        let group = DescribedGroup::default().with_group_id(group_id.clone());
+        groups.push(match share_group(ctx, &group_id).await {
+            Ok(reply) => described(&ctx.broker().image(), group, reply).with_authorized_operations(operations),
+            Err((error, message)) => {
+                group.with_error_code(error.code()).with_error_message(message.map(text))
+            }
+        });
     }
     ShareGroupDescribeResponse::default().with_groups(groups)
 }
 
-fn described(
-    image: &ClusterImage,
-    group_id: GroupId,
-    reply: DescribeModernGroupReply,
-    operations: i32,
-) -> DescribedGroup {
-    if let Some(error) = reply.error {
-        let message = match error {
-            GroupError::GroupIdNotFound if reply.is_of_other_type => {
-                Some(format!("Group {} is not a share group.", group_id.as_str()))
-            }
-            GroupError::GroupIdNotFound => Some(format!("Group {} not found.", group_id.as_str())),
-            _ => None,
-        };
-        return DescribedGroup::default()
-            .with_group_id(group_id)
-            .with_error_code(error_code::of_group(error).code())
-            .with_error_message(message.map(text));
-    }
+fn described(image: &ClusterImage, group: DescribedGroup, reply: DescribeModernGroupReply) -> DescribedGroup {
     let members = reply.members.into_iter().map(|member| member_told(image, member));
-    DescribedGroup::default()
-        .with_group_id(group_id)
+    group
         .with_group_state(text(reply.state.name()))
         .with_group_epoch(reply.epoch)
         .with_assignment_epoch(reply.assignment_epoch)
         .with_assignor_name(text(reply.assignor))
         .with_members(members.collect())
-        .with_authorized_operations(operations)
 }
 
 fn member_told(image: &ClusterImage, member: DescribedModernMember) -> Member {

@@ -31,22 +31,35 @@ impl GroupCoordinator {
         heartbeat: ConsumerHeartbeat,
         now_ms: i64,
     ) -> Effects {
+        let checked = self.check_consumer_heartbeat(&heartbeat);
+        self.modern_heartbeat(token, heartbeat, now_ms, checked, |turn, heartbeat| {
+            turn.consumer_heartbeat(token, heartbeat)
+        })
+    }
+
+    /// A heartbeat that was `checked`, in its group's turn; who joins makes the group. Refused if there is no such group, or
+    /// as `act` has it.
+    pub(super) fn modern_heartbeat(
+        &mut self,
+        token: ReplyToken,
+        heartbeat: ConsumerHeartbeat,
+        now_ms: i64,
+        checked: Result<(), GroupError>,
+        act: impl FnOnce(&mut Turn<'_>, ConsumerHeartbeat) -> Result<(), GroupError>,
+    ) -> Effects {
         let group_id = heartbeat.group_id.clone();
-        let mut error = self.check_consumer_heartbeat(&heartbeat).err();
-        if error.is_none() && heartbeat.member_epoch == JOIN_EPOCH {
-            self.ensure_group(&group_id, now_ms);
-        }
         let mut effects = Effects::default();
-        if error.is_none() {
-            let mut refused = Some(GroupError::GroupIdNotFound);
-            effects = self.turn_alone(&group_id, now_ms, |turn| {
-                refused = turn.consumer_heartbeat(token, heartbeat).err();
-            });
-            error = refused;
+        let mut refused = checked.err();
+        if refused.is_none() {
+            if heartbeat.member_epoch == JOIN_EPOCH {
+                self.ensure_group(&group_id, now_ms);
+            }
+            refused = Some(GroupError::GroupIdNotFound);
+            effects = self.turn_alone(&group_id, now_ms, |turn| refused = act(turn, heartbeat).err());
         }
-        if let Some(error) = error {
-            let refused = ConsumerHeartbeatReply::refused(error);
-            effects.replies.push((token, GroupReply::ConsumerHeartbeat(refused)));
+        if let Some(error) = refused {
+            let reply = GroupReply::ConsumerHeartbeat(ConsumerHeartbeatReply::refused(error));
+            effects.replies.push((token, reply));
         }
         effects
     }

@@ -21,29 +21,17 @@ impl GroupCoordinator {
         heartbeat: ConsumerHeartbeat,
         now_ms: i64,
     ) -> Effects {
-        let group_id = heartbeat.group_id.clone();
         let is_join = heartbeat.member_epoch == JOIN_EPOCH;
-        let mut error = match () {
-            () if has_long_name(&heartbeat) => Some(GroupError::InvalidRequest),
-            () if is_join && !self.has_room_for_group(&group_id) => Some(GroupError::GroupsMaxReached),
-            () => None,
-        };
-        let mut effects = Effects::default();
-        if error.is_none() {
-            if is_join {
-                self.ensure_group(&group_id, now_ms);
+        let checked = match () {
+            () if has_long_name(&heartbeat) => Err(GroupError::InvalidRequest),
+            () if is_join && !self.has_room_for_group(&heartbeat.group_id) => {
+                Err(GroupError::GroupsMaxReached)
             }
-            let mut refused = Some(GroupError::GroupIdNotFound);
-            effects = self.turn_alone(&group_id, now_ms, |turn| {
-                refused = turn.share_heartbeat(token, heartbeat).err();
-            });
-            error = refused;
-        }
-        if let Some(error) = error {
-            let refused = ConsumerHeartbeatReply::refused(error);
-            effects.replies.push((token, GroupReply::ConsumerHeartbeat(refused)));
-        }
-        effects
+            () => Ok(()),
+        };
+        self.modern_heartbeat(token, heartbeat, now_ms, checked, |turn, heartbeat| {
+            turn.share_heartbeat(token, heartbeat)
+        })
     }
 }
 
