@@ -6,11 +6,8 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::thread;
-use std::time::{Duration, Instant};
-use support::clients::{Client, Member};
+use support::clients::{Client, Member, wait_until};
 use support::modes::{Mode, unique};
-use support::process::PATIENCE;
 use support::records::{Record, records};
 use support::server::{Options, Server};
 
@@ -166,26 +163,4 @@ fn assert_read_once(members: &[&Member]) {
     let count = read.len();
     read.dedup();
     assert_eq!(read.len(), count, "records were read twice");
-}
-
-/// Listens to the members until the condition holds; a bound, not an expectation.
-fn wait_until(what: &str, members: &mut [&mut Member], condition: impl Fn(&[&Member]) -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        for member in &mut *members {
-            member.listen();
-        }
-        let seen: Vec<&Member> = members.iter().map(|member| &**member).collect();
-        if condition(&seen) {
-            return;
-        }
-        if Instant::now() > deadline {
-            let state: Vec<_> = seen
-                .iter()
-                .map(|member| (&member.assigned, member.records.len(), &member.committed))
-                .collect();
-            panic!("waited in vain until {what}; members (assigned, consumed, committed): {state:?}");
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The codecs of the protocol.
 pub const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
@@ -271,5 +271,27 @@ impl Member {
             "commit-failed" => {}
             _ => panic!("member says {line:?}"),
         }
+    }
+}
+
+/// Listens to the members until the condition holds; a bound, not an expectation.
+pub fn wait_until(what: &str, members: &mut [&mut Member], condition: impl Fn(&[&Member]) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        for member in &mut *members {
+            member.listen();
+        }
+        let seen: Vec<&Member> = members.iter().map(|member| &**member).collect();
+        if condition(&seen) {
+            return;
+        }
+        if Instant::now() > deadline {
+            let state: Vec<_> = seen
+                .iter()
+                .map(|member| (&member.assigned, member.records.len(), &member.committed))
+                .collect();
+            panic!("waited in vain until {what}; members (assigned, consumed, committed): {state:?}");
+        }
+        thread::sleep(Duration::from_millis(20));
     }
 }
