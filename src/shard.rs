@@ -47,6 +47,7 @@ use crate::config::Config;
 use crate::metadata::ClusterImage;
 use crate::model::{ShardId, TopicPartition};
 use crate::partition::Partition;
+use crate::runtime::directory::FileSystem;
 use crate::runtime::local::Event;
 use crate::storage::ShardStorage;
 
@@ -67,6 +68,8 @@ pub struct Shard {
     id: ShardId,
     shards: usize,
     data_dir: PathBuf,
+    /// Where that lies, for syncing many partitions at once; without it each is synced alone.
+    file_system: Option<FileSystem>,
     config: RefCell<Arc<Config>>,
     image: RefCell<Arc<ClusterImage>>,
     partitions: RefCell<AHashMap<TopicPartition, Rc<Partition>>>,

@@ -5,6 +5,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::executor::blocking;
 use super::fault::{self, Operation};
@@ -83,14 +84,31 @@ pub async fn sync(path: &Path) -> io::Result<()> {
     blocking(move || File::open(path)?.sync_all()).await
 }
 
-/// Makes everything durable that is written to the file system of a directory, whatever file it is in.
-///
-/// # Errors
-/// The kernel's.
-pub async fn sync_file_system(path: &Path) -> io::Result<()> {
-    fault::check(Operation::Sync, path)?;
-    let path = path.to_owned();
-    blocking(move || Ok(rustix::fs::syncfs(File::open(path)?)?)).await
+/// The file system that a directory lies on, held open: what goes wrong in writing back, the kernel reports at the next
+/// sync through a descriptor that was open by then.
+pub struct FileSystem {
+    directory: Arc<File>,
+    path: PathBuf,
+}
+
+impl FileSystem {
+    /// Opens on the calling thread: for start-up only.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open_now(path: &Path) -> io::Result<FileSystem> {
+        Ok(FileSystem { directory: Arc::new(File::open(path)?), path: path.to_owned() })
+    }
+
+    /// Makes everything durable that is written to it, whatever file it is in.
+    ///
+    /// # Errors
+    /// The kernel's, for anything written since the last sync.
+    pub async fn sync(&self) -> io::Result<()> {
+        fault::check(Operation::Sync, &self.path)?;
+        let directory = self.directory.clone();
+        blocking(move || Ok(rustix::fs::syncfs(&*directory)?)).await
+    }
 }
 
 /// Reads a small file whole; `None` if there is none.

@@ -14,7 +14,7 @@ use crate::model::TopicPartition;
 use crate::partition::Partition;
 use crate::runtime::executor::TaskQueue;
 use crate::runtime::local::Event;
-use crate::runtime::{blocking, directory, process, sleep, timeout, yield_if_needed};
+use crate::runtime::{blocking, process, sleep, timeout, yield_if_needed};
 use crate::storage::StorageError;
 
 /// Partitions that are synced side by side.
@@ -84,15 +84,12 @@ impl Shard {
 
     /// Syncs the partition if its oldest unsynced byte is older than `flush.ms`; else puts it back for then.
     async fn flush_when_due(&self, number: u64, topic_partition: TopicPartition, now_ms: i64) {
-        let unsynced = self
-            .partition(&topic_partition)
-            .and_then(|partition| partition.log().dirty_since_ms().map(|since| (partition, since)));
-        let Some((partition, since_ms)) = unsynced else {
+        let partition = self.partition(&topic_partition);
+        let unsynced = partition.and_then(|partition| due_ms(&partition).map(|due_ms| (partition, due_ms)));
+        let Some((partition, due_ms)) = unsynced else {
             self.flusher.queued.borrow_mut().remove(&topic_partition);
             return;
         };
-        let flush_ms = i64::try_from(partition.config().flush_ms).unwrap_or(i64::MAX);
-        let due_ms = since_ms.saturating_add(flush_ms);
         if due_ms > now_ms {
             self.flusher.due.borrow_mut().insert((due_ms, number), topic_partition);
             return;
@@ -119,8 +116,7 @@ impl Shard {
                 self.flusher.queued.borrow_mut().remove(&topic_partition);
                 continue;
             };
-            let flush_ms = i64::try_from(partition.config().flush_ms).unwrap_or(i64::MAX);
-            match partition.log().dirty_since_ms().map(|since| since.saturating_add(flush_ms)) {
+            match due_ms(&partition) {
                 Some(due_ms) if due_ms > now_ms => {
                     self.flusher.due.borrow_mut().insert((due_ms, number), topic_partition);
                 }
@@ -130,28 +126,30 @@ impl Shard {
                 }
             }
         }
-        self.sync_together(&unsynced).await;
-        for partition in unsynced {
-            self.flush(&partition).await; // finds nothing left to do, unless the sync of all has failed
+        if !self.sync_together(&unsynced).await {
+            for partition in unsynced {
+                self.flush(&partition).await;
+            }
         }
         self.check_disk(now_ms).await;
     }
 
-    /// Makes many partitions durable by one sync of the file system that they share; of a few, nothing.
-    pub(super) async fn sync_together(&self, partitions: &[Rc<Partition>]) {
-        let covers: Vec<_> = partitions
-            .iter()
-            .filter_map(|partition| Some((partition, partition.log().sync_cover()?)))
-            .collect();
-        if covers.len() < SYNC_TOGETHER_MIN {
-            return;
+    /// Makes many partitions durable by one sync of the file system that they share; whether it did: not for a few, nor if
+    /// that sync fails.
+    pub(super) async fn sync_together(&self, partitions: &[Rc<Partition>]) -> bool {
+        let dirty: Vec<_> = partitions.iter().filter(|partition| partition.log().needs_sync()).collect();
+        let Some(file_system) = self.file_system.as_ref().filter(|_| dirty.len() >= SYNC_TOGETHER_MIN) else {
+            return false;
+        };
+        let covers: Vec<_> = dirty.iter().map(|partition| partition.log().begin_sync()).collect();
+        let synced = file_system.sync().await;
+        for (partition, cover) in dirty.iter().zip(covers) {
+            partition.log().end_sync(cover, synced.is_ok());
         }
-        match directory::sync_file_system(&self.data_dir).await {
-            Ok(()) => covers.iter().for_each(|(partition, cover)| partition.log().synced(cover)),
-            Err(error) => {
-                tracing::warn!(%error, "the file system could not be synced; each file is synced instead")
-            }
+        if let Err(error) = &synced {
+            tracing::warn!(%error, "the file system could not be synced; each file is synced instead");
         }
+        synced.is_ok()
     }
 
     async fn flush(&self, partition: &Partition) {
@@ -198,4 +196,10 @@ impl Shard {
             sleep(DISK_LOW_CHECK_INTERVAL).await;
         }
     }
+}
+
+/// When what is unsynced of a partition has to be synced, if anything is.
+fn due_ms(partition: &Partition) -> Option<i64> {
+    let flush_ms = i64::try_from(partition.config().flush_ms).unwrap_or(i64::MAX);
+    partition.log().dirty_since_ms().map(|since_ms| since_ms.saturating_add(flush_ms))
 }

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::base::clock;
 use crate::model::{CLUSTER_METADATA_TOPIC, TopicPartition};
+use crate::runtime::directory::FileSystem;
 use crate::runtime::executor::TaskQueue;
 use crate::runtime::{timeout, yield_if_needed};
 use crate::storage::{self, LogCheckpoint, ShardStorage, ShardStorageLimits, StorageError};
@@ -36,6 +37,7 @@ impl Shard {
         let shard = Rc::new(Shard {
             id: options.id,
             shards,
+            file_system: FileSystem::open_now(&options.data_dir).ok(),
             data_dir: options.data_dir,
             config: config.into(),
             image: Default::default(),

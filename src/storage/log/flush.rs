@@ -95,27 +95,45 @@ impl Log {
 pub struct SyncCover {
     offset: Offset,
     sealed: Vec<PathBuf>,
+    dirty_since_ms: Option<i64>,
+    names_changed: bool,
 }
 
 impl Log {
-    /// Before many logs are synced at once by `directory::sync_file_system`; `None` if this one needs no sync.
-    pub fn sync_cover(&self) -> Option<SyncCover> {
+    /// Whether something is written that is not durable yet, and can be made so.
+    pub fn needs_sync(&self) -> bool {
         let state = &self.0;
-        let offset = state.written.get();
-        let is_needed = state.flush.flushed_offset.get() < offset || state.flush.names_changed.get();
-        (is_needed && state.check_online().is_ok())
-            .then(|| SyncCover { offset, sealed: state.flush.unsynced.borrow().clone() })
+        let is_dirty =
+            state.flush.flushed_offset.get() < state.written.get() || state.flush.names_changed.get();
+        is_dirty && state.check_online().is_ok()
     }
 
-    /// That sync has succeeded.
-    pub fn synced(&self, cover: &SyncCover) {
+    /// Before many logs are synced at once by `FileSystem::sync`. `end_sync` must follow.
+    pub fn begin_sync(&self) -> SyncCover {
+        let state = &self.0;
+        SyncCover {
+            offset: state.written.get(),
+            sealed: state.flush.unsynced.borrow().clone(),
+            dirty_since_ms: state.flush.dirty_since_ms.take(),
+            names_changed: state.flush.names_changed.replace(false),
+        }
+    }
+
+    /// That sync has ended.
+    pub fn end_sync(&self, cover: SyncCover, is_synced: bool) {
         let flush = &self.0.flush;
-        flush.flushed_offset.set(flush.flushed_offset.get().max(cover.offset));
-        flush.unsynced.borrow_mut().retain(|path| !cover.sealed.contains(path));
-        if cover.offset == self.0.log_end_offset.get() {
-            flush.dirty_since_ms.set(None);
-            flush.names_changed.set(false);
-            flush.is_new.set(false);
+        if is_synced {
+            flush.flushed_offset.set(flush.flushed_offset.get().max(cover.offset));
+            flush.unsynced.borrow_mut().retain(|path| !cover.sealed.contains(path));
+            if cover.names_changed {
+                flush.is_new.set(false);
+            }
+        } else {
+            flush.names_changed.set(flush.names_changed.get() || cover.names_changed);
+        }
+        let is_clean = flush.flushed_offset.get() == self.0.log_end_offset.get();
+        if !is_clean && (!is_synced || flush.dirty_since_ms.get().is_none()) {
+            flush.dirty_since_ms.set(cover.dirty_since_ms); // or direct writes were still under way
         }
     }
 }

@@ -139,3 +139,26 @@ fn a_log_that_was_closed_opens_without_a_look() {
         assert_eq!(log.offset_for_timestamp(9_999, 310).await.unwrap(), None);
     });
 }
+
+#[test]
+fn a_sync_of_many_logs_covers_what_was_written_when_it_began() {
+    let dir = tempfile::tempdir().unwrap();
+    block_on(async {
+        let log = open_with(dir.path(), LogOptions::default(), StartHint::default()).await;
+        append(&log, 3, 10, 1_000).await;
+        assert!(log.needs_sync());
+        let failed = log.begin_sync();
+        log.end_sync(failed, false);
+        assert_eq!((log.needs_sync(), log.flushed_offset(), log.dirty_since_ms()), (true, 0, Some(1_000)));
+
+        let cover = log.begin_sync();
+        append(&log, 2, 10, 2_000).await;
+        log.end_sync(cover, true);
+        // What came meanwhile waits for a sync of its own, from its own time on.
+        assert_eq!((log.needs_sync(), log.flushed_offset(), log.dirty_since_ms()), (true, 3, Some(2_000)));
+
+        let cover = log.begin_sync();
+        log.end_sync(cover, true);
+        assert_eq!((log.needs_sync(), log.flushed_offset(), log.dirty_since_ms()), (false, 5, None));
+    });
+}
