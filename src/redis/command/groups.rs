@@ -241,6 +241,7 @@ fn group_options(call: &Call<'_>, may_make_stream: bool) -> Result<bool, ErrorRe
 }
 
 /// The last entry that a group is told to have read.
+#[derive(Clone, Copy)]
 enum GroupStart {
     /// `$`: all of them.
     End,
@@ -262,10 +263,13 @@ impl GroupStart {
             0 => None,
             next_offset => entry_at(broker, place, next_offset - 1).await?,
         };
-        Ok(GroupPosition {
-            next_offset,
-            last_timestamp_ms: last.map_or(NO_TIMESTAMP, |last| last.timestamp_ms),
-        })
+        let last_timestamp_ms = match (last, self) {
+            (Some(last), _) => last.timestamp_ms,
+            // The entry is gone: only the client still knows its time.
+            (None, GroupStart::Behind(EntryId::At(offset, time_ms))) if offset + 1 == next_offset => time_ms,
+            (None, _) => NO_TIMESTAMP,
+        };
+        Ok(GroupPosition { next_offset, last_timestamp_ms })
     }
 }
 
