@@ -1,7 +1,7 @@
 //! Consumer groups (KIP-848), their clients, their log and their misfortunes, run by a seed.
 //!
 //! Members join, crash, pause past their sessions, come back, leave for good or for a while, change what they read;
-//! replies get lost; topics come, grow and go; appends fail; the coordinator is killed at any step and comes back from
+//! replies get lost; topics come and grow; appends fail; the coordinator is killed at any step and comes back from
 //! its log, with or without what was being appended. What must hold:
 //! - a token is answered exactly once;
 //! - in the log no partition is ever held by two members, and the group's epoch never goes back;

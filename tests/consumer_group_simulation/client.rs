@@ -293,7 +293,12 @@ impl Client {
             }
             // It goes on with the epoch that the next heartbeat brings.
             GroupError::StaleMemberEpoch => self.has_news = true,
-            GroupError::UnreleasedInstanceId | GroupError::GroupMaxSizeReached => {}
+            // Its place is taken: whoever was put out of a group that is full again hears this, not that it is unknown.
+            GroupError::GroupMaxSizeReached => {
+                self.drop_all();
+                self.phase = Phase::ToJoin;
+            }
+            GroupError::UnreleasedInstanceId => {}
             GroupError::CoordinatorNotAvailable | GroupError::NotCoordinator => self.has_lost_reply = true,
             other => panic!("no client should meet {other:?}"),
         }
