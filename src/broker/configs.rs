@@ -174,7 +174,10 @@ impl Broker {
 }
 
 fn invalid(error: config::ConfigError) -> BrokerError {
-    BrokerError::InvalidConfig(error.to_string())
+    match error {
+        config::ConfigError::NotDynamic { .. } => BrokerError::InvalidRequest(error.to_string()),
+        error => BrokerError::InvalidConfig(error.to_string()),
+    }
 }
 
 fn unknown_key(resource: &ConfigResource, key: &str) -> String {

@@ -35,8 +35,12 @@ async fn describe(
     group: DescribeShareGroupOffsetsRequestGroup,
 ) -> DescribeShareGroupOffsetsResponseGroup {
     let answer = DescribeShareGroupOffsetsResponseGroup::default().with_group_id(group.group_id.clone());
-    if let Err((error, message)) = share_group(ctx, &group.group_id).await {
-        return answer.with_error_code(error.code()).with_error_message(message.map(text));
+    match share_group(ctx, &group.group_id).await {
+        // A group that there is not has read nothing, which is no error, as in Kafka.
+        Ok(_) | Err((ResponseError::GroupIdNotFound, _)) => {}
+        Err((error, message)) => {
+            return answer.with_error_code(error.code()).with_error_message(message.map(text));
+        }
     }
     let mut offsets: BTreeMap<Uuid, BTreeMap<PartitionIndex, Offset>> = BTreeMap::new();
     for (key, start_offset) in ctx.broker().share_offsets(&group.group_id).await {

@@ -247,16 +247,19 @@ fn partition_count(topic: &NewTopic, config: &Config) -> Result<usize, Controlle
         ));
     }
     for (_, replicas) in &topic.assignment {
-        check_replicas(replicas)?;
+        check_replicas(replicas, config.node_id)?;
     }
     Ok(indexes.len())
 }
 
 /// One node has one replica; which of its shards owns the partition is not the client's to say.
-fn check_replicas(replicas: &[i32]) -> Result<(), ControllerError> {
-    match replicas.len() {
-        1 => Ok(()),
-        0 => Err(ControllerError::InvalidAssignment(
+fn check_replicas(replicas: &[i32], node_id: i32) -> Result<(), ControllerError> {
+    match replicas {
+        [replica] if *replica == node_id => Ok(()),
+        [replica] => Err(ControllerError::InvalidAssignment(format!(
+            "The manual partition assignment includes broker {replica}, but no such broker is registered."
+        ))),
+        [] => Err(ControllerError::InvalidAssignment(
             "The manual partition assignment includes an empty replica list.".to_owned(),
         )),
         _ => Err(ControllerError::InvalidAssignment(
@@ -366,7 +369,7 @@ fn check_new_partitions(
                 assignments.len()
             )));
         }
-        assignments.iter().try_for_each(|replicas| check_replicas(replicas))?;
+        assignments.iter().try_for_each(|replicas| check_replicas(replicas, config.node_id))?;
     }
     check_room(total_count - old_count, image, config)?;
     Ok((TopicImage::clone(topic), total_count))
