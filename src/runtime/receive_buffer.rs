@@ -141,6 +141,11 @@ impl ReceiveBuffer {
         let length = self.bytes.len();
         let trusted = TRUSTED_FRAME_BYTES.max(2 * self.frame_max_bytes);
         let wanted = match frame_bytes.filter(|total| *total > length) {
+            // The begin of a small frame is cheap to move to where more fits than that frame's end: a client that sends
+            // many of them at once is not to be read piece by piece.
+            Some(total) if total <= trusted && length <= self.read_bytes / 8 => {
+                (total - length).max(self.read_bytes / 2)
+            }
             Some(total) if total <= trusted => total - length,
             Some(total) => (total - length).min(length.max(self.read_bytes)),
             None => self.read_bytes,
