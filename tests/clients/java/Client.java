@@ -272,11 +272,13 @@ public final class Client {
             "max.poll.records", 50)) {
             consumer.subscribe(List.of(input));
             int committed = 0;
-            for (int attempt = 1; committed < count; attempt++) {
+            int transactions = 0;
+            while (committed < count) {
                 ConsumerRecords<byte[], byte[]> records = consumer.poll(Duration.ofMillis(200));
                 if (records.isEmpty()) {
                     continue;
                 }
+                transactions++; // only these: every third poll might be the one that finds something, for ever
                 producer.beginTransaction();
                 try {
                     Map<TopicPartition, OffsetAndMetadata> ends = new HashMap<>();
@@ -286,7 +288,7 @@ public final class Client {
                             new OffsetAndMetadata(record.offset() + 1));
                     }
                     producer.sendOffsetsToTransaction(ends, consumer.groupMetadata());
-                    if (attempt % 3 != 0) {
+                    if (transactions % 3 != 0) {
                         insistently(producer::commitTransaction);
                         committed += records.count();
                         sayNow("committed", records.count());
