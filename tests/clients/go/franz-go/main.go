@@ -152,7 +152,7 @@ func (c client) Transact(id, group, input, output string, count int) {
 		kgo.MetadataMinAge(100*time.Millisecond),
 	))
 	defer session.Close()
-	for committed, attempt := 0, 1; committed < count; attempt++ {
+	for committed, attempt := 0, 0; committed < count; {
 		fetches := session.PollRecords(ctx, 50)
 		fetches.EachError(func(topic string, partition int32, err error) {
 			kit.Fail("fetch %s-%d: %v", topic, partition, err)
@@ -161,6 +161,7 @@ func (c client) Transact(id, group, input, output string, count int) {
 		if len(records) == 0 {
 			continue
 		}
+		attempt++
 		kit.Must(session.Begin())
 		var promise kgo.FirstErrPromise
 		for _, record := range records {
