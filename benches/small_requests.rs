@@ -52,6 +52,7 @@ fn serve(connections: Vec<TcpStream>, file: Option<&File>) -> (u64, f64) {
             let mut connection = &connections[event.data.u64() as usize];
             let received = connection.read(&mut buffer).expect("the client sends");
             if received == 0 {
+                epoll::delete(&poll, connection).expect("it was added"); // an end may be announced twice
                 open -= 1;
                 continue;
             }

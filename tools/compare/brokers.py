@@ -55,8 +55,9 @@ LOGSTREAMS_SHORT = {
 def make_sides(specs, work_dir, cpus, binary, logstreams_args, jars, durability):
     """Functions that make a broker of each side, by the side's name.
 
-    A side is `logstreams` or `kafka`, followed by options as `:KEY=VALUE`: for LogStreams keys of its configuration or one
-    of LOGSTREAMS_SHORT, for Kafka keys of server.properties. Sides of the same name are told apart by letters.
+    A side is `logstreams` or `kafka`, followed by options as `:KEY=VALUE`: for LogStreams keys of its configuration, one
+    of LOGSTREAMS_SHORT or `binary=PATH` for another build of it, for Kafka keys of server.properties. Sides of the same
+    name are told apart by letters.
     """
     sides = {}
     for index, spec in enumerate(specs):
@@ -73,8 +74,10 @@ def make_sides(specs, work_dir, cpus, binary, logstreams_args, jars, durability)
 
         def make(kind=kind, name=name, options=options):
             if kind == "logstreams":
-                arguments = [argument for option in options for argument in ("-o", option)]
-                return LogStreams(name, work_dir, cpus, binary, arguments + logstreams_args)
+                builds = [option.removeprefix("binary=") for option in options if option.startswith("binary=")]
+                configs = [option for option in options if not option.startswith("binary=")]
+                arguments = [argument for option in configs for argument in ("-o", option)]
+                return LogStreams(name, work_dir, cpus, (builds or [binary])[-1], arguments + logstreams_args)
             settings = dict(option.split("=", 1) for option in options)
             return Kafka(name, work_dir, cpus, jars, durability, settings)
 
