@@ -9,10 +9,11 @@
 mod support;
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use support::process::PATIENCE;
 use support::records::mixed;
 use support::redis::{IdNames, Redis, Subject};
-use support::resp::{Connection, Reply};
+use support::resp::{Connection, Reply, encode};
 
 /// What the servers are asked, one command a line. `NAME = COMMAND` keeps the id that comes back, `{NAME}` stands for
 /// it.
@@ -233,6 +234,41 @@ fn agree_on_a_script(script: &str, protocol: u8) {
         }
         assert!(wrong.is_empty(), "{} of {} answers differ\n{}", wrong.len(), lines.len(), wrong.join("\n"));
     });
+}
+
+#[test]
+fn a_killed_client_is_gone_whatever_it_was_doing() {
+    let (redis, subject) = (Redis::start(), Subject::start(2));
+    for address in [redis.address(), subject.address()] {
+        let connect = || Connection::open(address);
+        let id = |client: &mut Connection| client.call(&["CLIENT", "ID"]).integer().to_string();
+        let (mut idle, mut waiting, mut subscriber, mut killer) =
+            (connect(), connect(), connect(), connect());
+        let (idle_id, waiting_id, own_id) = (id(&mut idle), id(&mut waiting), id(&mut killer));
+        let waits = encode(&["XREAD", "BLOCK", "0", "STREAMS", "s", "$"]);
+        waiting.send_raw(&waits).expect("the server reads");
+        subscriber.call(&["SUBSCRIBE", "channel"]);
+        let idle_address = idle.socket().local_addr().expect("an address").to_string();
+
+        assert_eq!(killer.call(&["CLIENT", "KILL", &idle_address]), Reply::Simple("OK".to_owned()));
+        assert!(idle.is_at_its_end());
+        let both = ["CLIENT", "KILL", "ID", &waiting_id, "TYPE", "pubsub"];
+        assert_eq!(killer.call(&both), Reply::Integer(0), "it is no subscriber");
+        assert_eq!(killer.call(&["CLIENT", "KILL", "ID", &waiting_id]), Reply::Integer(1));
+        assert!(waiting.is_at_its_end());
+        assert_eq!(killer.call(&["CLIENT", "KILL", "TYPE", "pubsub"]), Reply::Integer(1));
+        assert!(subscriber.is_at_its_end());
+
+        let id_of_nobody = ["CLIENT", "KILL", "ID", &idle_id];
+        let deadline = Instant::now() + PATIENCE;
+        while killer.call(&id_of_nobody) != Reply::Integer(0) {
+            assert!(Instant::now() < deadline, "{address}: a killed client is still there");
+        }
+        assert_eq!(killer.call(&["CLIENT", "KILL", "ID", &own_id]), Reply::Integer(0), "it skips itself");
+        let own = ["CLIENT", "KILL", "ID", &own_id, "SKIPME", "no"];
+        assert_eq!(killer.call(&own), Reply::Integer(1), "the answer comes first");
+        assert!(killer.is_at_its_end());
+    }
 }
 
 /// A generator of commands that mean something, over two streams, two groups and three consumers.

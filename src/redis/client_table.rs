@@ -1,4 +1,4 @@
-//! Every Redis client of the server, for CLIENT LIST and INFO.
+//! Every Redis client of the server, for CLIENT LIST, CLIENT KILL and INFO.
 //!
 //! Shared by all shards. The table's lock is taken when a client comes, goes or is listed. What changes in between are
 //! atomics that the client's own shard writes, and a few words behind a lock of the client's own, which is taken when one of
@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::runtime::tcp::Closer;
 
 /// The clients, by id.
 #[derive(Default)]
@@ -25,6 +27,7 @@ pub(super) struct ClientEntry {
     pub(super) id: u64,
     pub(super) peer: SocketAddr,
     pub(super) local: SocketAddr,
+    pub(super) closer: Closer,
     pub(super) created_ms: i64,
     pub(super) last_active_ms: AtomicI64,
     words: Mutex<ClientWords>,
@@ -66,12 +69,19 @@ pub(super) struct ClientTotals {
 
 impl ClientTable {
     /// Takes a new client in; it is out when the answer is dropped.
-    pub(super) fn enter(self: &Arc<Self>, peer: SocketAddr, local: SocketAddr, now_ms: i64) -> Membership {
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        peer: SocketAddr,
+        local: SocketAddr,
+        closer: Closer,
+        now_ms: i64,
+    ) -> Membership {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed) + 1;
         let entry = Arc::new(ClientEntry {
             id,
             peer,
             local,
+            closer,
             created_ms: now_ms,
             last_active_ms: AtomicI64::new(now_ms),
             words: Mutex::default(),
@@ -107,8 +117,7 @@ impl ClientTable {
             ..ClientTotals::default()
         };
         for client in clients.values() {
-            let is_subscriber = client.subscriptions.iter().any(|count| count.load(Ordering::Relaxed) > 0);
-            totals.subscribers += usize::from(is_subscriber);
+            totals.subscribers += usize::from(client.is_subscriber());
             totals.blocked += usize::from(client.is_blocked.load(Ordering::Relaxed));
             totals.paused += client.paused.load(Ordering::Relaxed);
             totals.lag += client.lag.load(Ordering::Relaxed);
@@ -133,6 +142,15 @@ impl ClientEntry {
         }
         self.is_blocked.store(true, Ordering::Relaxed);
         Blocked(&self.is_blocked)
+    }
+
+    fn is_subscriber(&self) -> bool {
+        self.subscriptions.iter().any(|count| count.load(Ordering::Relaxed) > 0)
+    }
+
+    /// What CLIENT LIST and CLIENT KILL call its type.
+    pub(super) fn kind(&self) -> &'static str {
+        if self.is_subscriber() { "pubsub" } else { "normal" }
     }
 
     pub(super) fn words(&self) -> ClientWords {

@@ -3,6 +3,7 @@
 //! A row names a command, its arity (negative: at least so many), flags, where its keys stand, and what carries it out.
 //! To add a command, add a row to its family.
 
+mod client;
 mod connection;
 mod group_claim;
 mod group_info;

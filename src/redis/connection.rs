@@ -37,7 +37,7 @@ pub async fn serve(stream: Stream, peer: SocketAddr, front: Rc<Front>) {
     let Ok(local) = stream.local_addr() else { return };
     let link = Rc::new(Link::new(stream));
     front.watch(&link);
-    let membership = front.clients.enter(peer, local, clock::now_ms());
+    let membership = front.clients.enter(peer, local, link.stream().closer(), clock::now_ms());
     let client = Client::new(front.clone(), link.clone(), membership);
     let connection = Connection {
         out: Encoder::new(client.protocol()),

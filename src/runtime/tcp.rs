@@ -10,6 +10,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::{self, Shutdown, SocketAddr};
 use std::os::fd::AsRawFd;
+use std::sync::{Arc, Weak};
 
 use bytes::buf::UninitSlice;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -51,8 +52,8 @@ fn register<S: AsRawFd + OwnsDescriptor>(socket: S, interest: Interest) -> io::R
 unsafe trait OwnsDescriptor {}
 // SAFETY: the standard library's sockets hold an `OwnedFd`, which promises that.
 unsafe impl OwnsDescriptor for net::TcpListener {}
-// SAFETY: as above.
-unsafe impl OwnsDescriptor for net::TcpStream {}
+// SAFETY: as above, and an `Arc` only shares the socket.
+unsafe impl OwnsDescriptor for Arc<net::TcpStream> {}
 
 /// A listening socket on this shard.
 pub struct Listener(AsyncFd<net::TcpListener>);
@@ -87,20 +88,37 @@ impl Listener {
 }
 
 /// A connection on this shard.
-pub struct Stream(AsyncFd<net::TcpStream>);
+pub struct Stream(AsyncFd<Arc<net::TcpStream>>);
+
+/// Closes a connection from any thread, as long as it lives.
+pub struct Closer(Weak<net::TcpStream>);
+
+impl Closer {
+    /// Closes both directions; the connection's shard and its client then see the end.
+    pub fn close(&self) {
+        if let Some(socket) = self.0.upgrade() {
+            let _ = socket.shutdown(Shutdown::Both); // fails only if somebody was first
+        }
+    }
+}
 
 impl Stream {
     /// Takes an accepted connection onto this shard.
     ///
     /// # Errors
     /// The runtime's, if the descriptor cannot be registered.
-    pub fn new(stream: net::TcpStream) -> io::Result<Self> {
-        Ok(Stream(register(stream, Interest::READABLE | Interest::WRITABLE)?))
+    pub fn new(stream: impl Into<Arc<net::TcpStream>>) -> io::Result<Self> {
+        Ok(Stream(register(stream.into(), Interest::READABLE | Interest::WRITABLE)?))
     }
 
     /// Gives the connection back, so that another shard can take it.
-    pub fn into_inner(self) -> net::TcpStream {
+    pub fn into_inner(self) -> Arc<net::TcpStream> {
         self.0.into_inner()
+    }
+
+    /// What closes this connection from elsewhere.
+    pub fn closer(&self) -> Closer {
+        Closer(Arc::downgrade(self.0.get_ref()))
     }
 
     /// The address that the client dialled.

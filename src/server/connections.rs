@@ -28,7 +28,7 @@ pub(super) enum Door {
 /// A connection on its way to a shard.
 pub(super) struct Adoption {
     /// The socket.
-    pub(super) stream: TcpStream,
+    pub(super) stream: Arc<TcpStream>,
     /// Bytes read and not yet handled.
     pub(super) leftover: BytesMut,
     /// The door through which it came.

@@ -148,6 +148,7 @@ impl Doors {
             match self.counts.admit(peer, shard, &self.shard.config()) {
                 Ok(place) => {
                     let door = door(peer);
+                    let stream = Arc::new(stream);
                     self.deliver(shard, Adoption { stream, leftover: BytesMut::new(), door, place }).await;
                 }
                 Err(limit) => tracing::warn!(%peer, limit, "a connection is refused: the limit is reached"),
@@ -185,7 +186,7 @@ impl Doors {
     /// A connection's life on this shard.
     async fn live(
         self: &Rc<Self>,
-        stream: std::net::TcpStream,
+        stream: Arc<std::net::TcpStream>,
         leftover: BytesMut,
         door: Door,
         mut place: Place,

@@ -1,9 +1,7 @@
 //! What a client agrees on with the server, and whether anybody is there.
 
-use std::sync::atomic::Ordering;
-
-use super::{Call, CommandResult, Flow, commands, unknown_subcommand};
-use crate::base::clock;
+use super::client::{client, client_name};
+use super::{Call, CommandResult, Flow, commands};
 use crate::redis::client::ReplyMode;
 use crate::redis::error_reply::ErrorReply;
 use crate::redis::resp::Protocol;
@@ -13,7 +11,7 @@ pub(super) const REDIS_VERSION: &str = "7.0.15";
 
 commands! { "connection":
     "AUTH" -2 (Fast NoMulti Loading Stale) (0 0 0) "Authenticates the connection." => auth;
-    "CLIENT" -2 (Loading Stale) (0 0 0) "Looks at clients and names this one." => client;
+    "CLIENT" -2 (Loading Stale) (0 0 0) "Looks at clients, names this one, closes others." => client;
     "ECHO" 2 (Fast Loading Stale) (0 0 0) "Returns the given string." => echo;
     "HELLO" -1 (Fast NoMulti Loading Stale) (0 0 0) "Handshakes with the server." => hello;
     "PING" -1 (Fast InSubscriberMode) (0 0 0) "Returns PONG, or the given string." => ping;
@@ -143,114 +141,4 @@ async fn hello(call: &mut Call<'_>) -> CommandResult {
     out.bulk(b"modules");
     out.array(0);
     Ok(Flow::Continue)
-}
-
-/// A name is one word, as CLIENT LIST shows it.
-fn client_name(name: &[u8]) -> Result<String, ErrorReply> {
-    if name.iter().any(|byte| !(b'!'..=b'~').contains(byte)) {
-        return Err(ErrorReply::err("Client names cannot contain spaces, newlines or special characters."));
-    }
-    Ok(String::from_utf8_lossy(name).into_owned())
-}
-
-async fn client(call: &mut Call<'_>) -> CommandResult {
-    let subcommand = call.word(1);
-    let entry = &call.client.membership.entry;
-    match (subcommand.as_str(), call.args.len()) {
-        ("ID", 2) => call.out.integer(i64::try_from(entry.id).unwrap_or(i64::MAX)),
-        ("GETNAME", 2) => match entry.words().name {
-            name if name.is_empty() => call.out.null(),
-            name => call.out.bulk(name.as_bytes()),
-        },
-        ("SETNAME", 3) => {
-            let name = client_name(call.arg(2))?;
-            entry.change_words(|words| words.name = name);
-            call.out.ok();
-        }
-        ("SETINFO", 4) => {
-            let value = client_name(call.arg(3))?;
-            match call.word(2).as_str() {
-                "LIB-NAME" => entry.change_words(|words| words.library = value),
-                "LIB-VER" => entry.change_words(|words| words.library_version = value),
-                other => return Err(ErrorReply::err(format_args!("Unrecognized option '{other}'"))),
-            }
-            call.out.ok();
-        }
-        ("INFO", 2) => {
-            call.client.front.fan_out.refresh_lags().await;
-            call.out.verbatim(&entry.line(clock::now_ms()));
-        }
-        ("LIST", _) => list(call).await?,
-        ("REPLY", 3) => {
-            let mode = match call.word(2).as_str() {
-                "ON" => ReplyMode::On,
-                "OFF" => ReplyMode::Off,
-                "SKIP" => ReplyMode::SkipNext,
-                _ => return Err(ErrorReply::syntax()),
-            };
-            call.client.reply_mode.set(mode);
-            call.out.ok(); // seen with ON only
-        }
-        // No client is ever evicted, and no command counts as a touch.
-        ("NO-EVICT" | "NO-TOUCH", 3) => match call.word(2).as_str() {
-            "ON" | "OFF" => call.out.ok(),
-            _ => return Err(ErrorReply::syntax()),
-        },
-        ("HELP", 2) => help(call),
-        ("ID" | "GETNAME" | "SETNAME" | "SETINFO" | "INFO" | "REPLY" | "NO-EVICT" | "NO-TOUCH", _) => {
-            return Err(ErrorReply::arity(&format!("client|{subcommand}")));
-        }
-        _ => return Err(unknown_subcommand("CLIENT", call.arg(1))),
-    }
-    Ok(Flow::Continue)
-}
-
-/// CLIENT LIST [TYPE normal|pubsub] [ID id...].
-async fn list(call: &mut Call<'_>) -> Result<(), ErrorReply> {
-    call.client.front.fan_out.refresh_lags().await;
-    let mut options = super::parse::Options::new(call.args, 2);
-    let mut wanted_type = None;
-    let mut ids = None;
-    while !options.is_done() {
-        if options.take("TYPE") {
-            let word = String::from_utf8_lossy(options.value()?).to_ascii_lowercase();
-            if !["normal", "pubsub", "master", "replica", "slave"].contains(&word.as_str()) {
-                return Err(ErrorReply::err(format_args!("Unknown client type '{word}'")));
-            }
-            wanted_type = Some(word);
-        } else if options.take("ID") {
-            let mut list = Vec::new();
-            while let Some(id) = options.next() {
-                list.push(super::parse::integer(id).map_err(|_| ErrorReply::err("Invalid client ID"))?);
-            }
-            ids = Some(list);
-        } else {
-            return Err(ErrorReply::syntax());
-        }
-    }
-    let now_ms = clock::now_ms();
-    let mut text = String::new();
-    for entry in call.client.front.clients.list() {
-        let is_subscriber = entry.subscriptions.iter().any(|count| count.load(Ordering::Relaxed) > 0);
-        let kind = if is_subscriber { "pubsub" } else { "normal" };
-        let id = i64::try_from(entry.id).unwrap_or(i64::MAX);
-        if wanted_type.as_ref().is_none_or(|wanted| wanted == kind)
-            && ids.as_ref().is_none_or(|ids| ids.contains(&id))
-        {
-            text.push_str(&entry.line(now_ms));
-        }
-    }
-    call.out.verbatim(&text);
-    Ok(())
-}
-
-fn help(call: &mut Call<'_>) {
-    let lines = [
-        "CLIENT GETNAME | ID | INFO | LIST [TYPE type] [ID id...] | NO-EVICT ON|OFF | NO-TOUCH ON|OFF",
-        "CLIENT REPLY ON|OFF|SKIP | SETINFO LIB-NAME|LIB-VER value | SETNAME name",
-    ];
-    call.out.array(lines.len());
-    for line in lines {
-        call.out.simple(line);
-    }
 }
