@@ -2,13 +2,15 @@
 server. Called by tools/compare/redis:
 
     pubsub_load.py PORT SUBSCRIBERS PAYLOAD_BYTES flood MESSAGES     as fast as it goes, 64 in the pipeline
-    pubsub_load.py PORT SUBSCRIBERS PAYLOAD_BYTES pace RATE SECONDS  open loop: latency from the intended moment
+    pubsub_load.py PORT SUBSCRIBERS PAYLOAD_BYTES pace RATE SECONDS [DEAF]
+                                        open loop: latency from the intended moment; beside DEAF more that never read
 
 Prints JSON: what was published, the seconds until the last subscriber had the last message, latencies in microseconds.
 """
 
 import json
 import os
+import resource
 import selectors
 import socket
 import sys
@@ -20,6 +22,9 @@ PIPELINE = 64
 CHANNEL = f"load-{os.getpid()}"
 STAMP_BYTES = 20
 READ_BYTES = 1 << 18
+# What those who never read are sent before: more than sockets hold, less than Redis closes a client for.
+DEAF_MESSAGES = 100
+DEAF_MESSAGE_BYTES = 1 << 16
 
 
 def connect(port):
@@ -105,9 +110,20 @@ def flood(port, subscribers, payload_bytes, count):
     return {"messages": count, "published_s": published_s, "delivered_s": time.monotonic() - begun}
 
 
-def pace(port, subscribers, payload_bytes, rate, seconds):
-    listening = Subscribers(port, subscribers, payload_bytes)
+def subscribe_deaf(port, count, publisher):
+    """Subscribers that never read, with as much on its way to each as they are ever sent."""
+    deaf = [subscribe(port) for _ in range(count)]
+    command = redis_sides.encode("PUBLISH", CHANNEL, b"x" * DEAF_MESSAGE_BYTES)
+    for _ in range(DEAF_MESSAGES if deaf else 0):
+        publisher.sendall(command)
+        expect(publisher, 1, count)
+    return deaf
+
+
+def pace(port, subscribers, payload_bytes, rate, seconds, deaf=0):
     publisher = connect(port)
+    never_read = subscribe_deaf(port, deaf, publisher)
+    listening = Subscribers(port, subscribers, payload_bytes)
     count = int(rate * seconds)
     begun_ns = time.monotonic_ns() + 50_000_000
     for number in range(count):
@@ -116,7 +132,7 @@ def pace(port, subscribers, payload_bytes, rate, seconds):
             # Timers are late by up to a millisecond, so that the last ones are spent asking again and again.
             listening.poll(max(0, wait_ns - 2_000_000) / 1e9, with_latency=True)
         publisher.sendall(redis_sides.encode("PUBLISH", CHANNEL, str(due_ns).zfill(STAMP_BYTES).ljust(payload_bytes)))
-        expect(publisher, 1, subscribers)
+        expect(publisher, 1, subscribers + len(never_read))
     while listening.messages() < count:
         listening.poll(1, with_latency=True)
     latencies = sorted(listening.latencies_ns)
@@ -129,6 +145,8 @@ def pace(port, subscribers, payload_bytes, rate, seconds):
 
 def main():
     port, subscribers, payload_bytes, mode, *numbers = sys.argv[1:]
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     load = {"flood": flood, "pace": pace}[mode]
     print(json.dumps(load(int(port), int(subscribers), int(payload_bytes), *map(int, numbers))))
 
