@@ -71,7 +71,7 @@ impl Listener {
     ///
     /// # Errors
     /// The kernel's, such as "too many open files"; the listener stays usable.
-    pub async fn accept(&self) -> io::Result<(net::TcpStream, SocketAddr)> {
+    pub async fn accept(&self) -> io::Result<(Arc<net::TcpStream>, SocketAddr)> {
         let accepting = self.0.async_io(Interest::READABLE, |listener| {
             loop {
                 match listener.accept() {
@@ -83,7 +83,7 @@ impl Listener {
         let (stream, peer) = accepting.await?;
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
-        Ok((stream, peer))
+        Ok((Arc::new(stream), peer))
     }
 }
 
@@ -107,8 +107,8 @@ impl Stream {
     ///
     /// # Errors
     /// The runtime's, if the descriptor cannot be registered.
-    pub fn new(stream: impl Into<Arc<net::TcpStream>>) -> io::Result<Self> {
-        Ok(Stream(register(stream.into(), Interest::READABLE | Interest::WRITABLE)?))
+    pub fn new(stream: Arc<net::TcpStream>) -> io::Result<Self> {
+        Ok(Stream(register(stream, Interest::READABLE | Interest::WRITABLE)?))
     }
 
     /// Gives the connection back, so that another shard can take it.
@@ -326,7 +326,7 @@ mod tests {
             client.set_nonblocking(true).unwrap();
             let listener = Listener::new(listener).unwrap();
             let (accepted, _) = listener.accept().await.unwrap();
-            let (server, client) = (Stream::new(accepted).unwrap(), Stream::new(client).unwrap());
+            let (server, client) = (Stream::new(accepted).unwrap(), Stream::new(client.into()).unwrap());
             let mut chunks: Vec<Bytes> =
                 (0..200u8).map(|byte| Bytes::from(vec![byte; 40_000 * usize::from(byte % 3)])).collect();
             let expected: Vec<u8> = chunks.iter().flatten().copied().collect();

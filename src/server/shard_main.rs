@@ -148,7 +148,6 @@ impl Doors {
             match self.counts.admit(peer, shard, &self.shard.config()) {
                 Ok(place) => {
                     let door = door(peer);
-                    let stream = Arc::new(stream);
                     self.deliver(shard, Adoption { stream, leftover: BytesMut::new(), door, place }).await;
                 }
                 Err(limit) => tracing::warn!(%peer, limit, "a connection is refused: the limit is reached"),

@@ -73,12 +73,11 @@ def make_sides(specs, work_dir, cpus, binary, logstreams_args, jars, durability)
             name += f" [{chr(ord('A') + index)}]"
 
         def make(kind=kind, name=name, options=options):
-            if kind == "logstreams":
-                builds = [option.removeprefix("binary=") for option in options if option.startswith("binary=")]
-                configs = [option for option in options if not option.startswith("binary=")]
-                arguments = [argument for option in configs for argument in ("-o", option)]
-                return LogStreams(name, work_dir, cpus, (builds or [binary])[-1], arguments + logstreams_args)
             settings = dict(option.split("=", 1) for option in options)
+            if kind == "logstreams":
+                build = settings.pop("binary", binary)
+                arguments = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
+                return LogStreams(name, work_dir, cpus, build, arguments + logstreams_args)
             return Kafka(name, work_dir, cpus, jars, durability, settings)
 
         sides[name] = make

@@ -130,7 +130,7 @@ fn kill(call: &mut Call<'_>) -> CommandResult {
 /// Which clients CLIENT KILL means.
 #[derive(Default)]
 struct Wanted {
-    id: Option<i64>,
+    id: Option<u64>,
     kind: Option<String>,
     peer: Option<String>,
     local: Option<String>,
@@ -147,9 +147,11 @@ impl Wanted {
         let mut options = super::parse::Options::new(call.args, 2);
         while !options.is_done() {
             if options.take("ID") {
-                let id = super::parse::integer(options.value()?).ok().filter(|id| *id > 0);
-                let refused = || ErrorReply::err("client-id should be greater than 0");
-                wanted.id = Some(id.ok_or_else(refused)?);
+                let id = super::parse::count(options.value()?).unwrap_or(0) as u64;
+                if id == 0 {
+                    return Err(ErrorReply::err("client-id should be greater than 0"));
+                }
+                wanted.id = Some(id);
             } else if options.take("TYPE") {
                 wanted.kind = Some(client_type(options.value()?)?);
             } else if options.take("ADDR") {
@@ -175,7 +177,7 @@ impl Wanted {
     }
 
     fn includes(&self, entry: &ClientEntry) -> bool {
-        self.id.is_none_or(|id| u64::try_from(id) == Ok(entry.id))
+        self.id.is_none_or(|id| id == entry.id)
             && self.kind.as_ref().is_none_or(|kind| kind == entry.kind())
             && self.peer.as_ref().is_none_or(|peer| *peer == entry.peer.to_string())
             && self.local.as_ref().is_none_or(|local| *local == entry.local.to_string())
