@@ -268,6 +268,13 @@ fn a_killed_client_is_gone_whatever_it_was_doing() {
         let own = ["CLIENT", "KILL", "ID", &own_id, "SKIPME", "no"];
         assert_eq!(killer.call(&own), Reply::Integer(1), "the answer comes first");
         assert!(killer.is_at_its_end());
+
+        let mut killer = connect();
+        let own_id = id(&mut killer);
+        killer.call(&["MULTI"]);
+        killer.call(&["CLIENT", "KILL", "ID", &own_id, "SKIPME", "no"]);
+        assert_eq!(killer.call(&["EXEC"]), Reply::Array(vec![Reply::Integer(1)]));
+        assert!(killer.is_at_its_end());
     }
 }
 

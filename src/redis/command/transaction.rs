@@ -56,6 +56,7 @@ async fn exec(call: &mut Call<'_>) -> CommandResult {
     let client = call.client;
     call.out.array(transaction.commands.len());
     let mut writes = Writes::new(client, clock::now_ms());
+    let mut flow = Flow::Continue;
     for owned in &transaction.commands {
         let args = owned.args();
         if writes.add(client, &args) {
@@ -69,11 +70,15 @@ async fn exec(call: &mut Call<'_>) -> CommandResult {
         let Some(row) = args.get(0).and_then(|name| client.front.commands.find(name)) else { continue };
         let mut queued =
             Call { client, args, out: &mut *call.out, may_wait: false, when_sent: call.when_sent };
-        if let Err(error) = row.run(&mut queued).await {
-            call.out.truncate(reply_start);
-            call.out.error(&error.0);
+        match row.run(&mut queued).await {
+            Ok(Flow::Continue) => {}
+            Ok(Flow::End) => flow = Flow::End, // the others are carried out all the same
+            Err(error) => {
+                call.out.truncate(reply_start);
+                call.out.error(&error.0);
+            }
         }
     }
     writes.finish(client, call.out).await;
-    Ok(Flow::Continue)
+    Ok(flow)
 }
