@@ -33,10 +33,18 @@ const SPARE_ROOM_BYTES_MIN: usize = 32 * KIB;
 pub struct SpareRooms(RefCell<Vec<BytesMut>>);
 
 impl SpareRooms {
+    /// Keeps the largest rooms: small ones that fit nobody must not push out those that would.
     fn put(&self, room: BytesMut) {
+        if room.capacity() < SPARE_ROOM_BYTES_MIN {
+            return;
+        }
         let mut rooms = self.0.borrow_mut();
-        if room.capacity() >= SPARE_ROOM_BYTES_MIN && rooms.len() < SPARE_ROOMS_MAX {
+        if rooms.len() < SPARE_ROOMS_MAX {
             rooms.push(room);
+        } else if let Some(smallest) = rooms.iter_mut().min_by_key(|kept| kept.capacity())
+            && smallest.capacity() < room.capacity()
+        {
+            *smallest = room;
         }
     }
 
@@ -137,26 +145,32 @@ impl ReceiveBuffer {
         }
     }
 
+    /// `needed` is what the frame in front lacks, `wanted` what is worth reading at once. Wanting more than is needed never
+    /// leaves a room behind that would do: its rest may be all that is free of a buffer that the tail cache keeps.
     fn make_room(&mut self, frame_bytes: Option<usize>) {
         let length = self.bytes.len();
         let trusted = TRUSTED_FRAME_BYTES.max(2 * self.frame_max_bytes);
-        let wanted = match frame_bytes.filter(|total| *total > length) {
+        let (needed, wanted) = match frame_bytes.filter(|total| *total > length) {
             // The begin of a small frame is cheap to move to where more fits than that frame's end: a client that sends
             // many of them at once is not to be read piece by piece.
             Some(total) if total <= trusted && length <= self.read_bytes / 8 => {
-                (total - length).max(self.read_bytes / 2)
+                (total - length, (total - length).max(self.read_bytes / 2))
             }
-            Some(total) if total <= trusted => total - length,
-            Some(total) => (total - length).min(length.max(self.read_bytes)),
-            None => self.read_bytes,
+            Some(total) if total <= trusted => (total - length, total - length),
+            Some(total) => {
+                let doubled = (total - length).min(length.max(self.read_bytes));
+                (doubled, doubled)
+            }
+            None if length > 0 => (self.read_bytes, self.read_bytes),
+            None => (READ_MIN_BYTES, self.read_bytes),
         };
         let room = self.bytes.capacity() - length;
-        if room >= wanted || (length == 0 && room >= READ_MIN_BYTES) || self.bytes.try_reclaim(wanted) {
+        let enough = if length > 0 { needed.max(SPARE_ROOM_BYTES_MIN) } else { needed };
+        if room >= wanted.min(enough) || self.bytes.try_reclaim(wanted) {
             return;
         }
-        // A frame that has begun needs all its bytes in one room; other reads take what there is.
-        let needed = if length > 0 { length + wanted } else { wanted.min(SPARE_ROOM_BYTES_MIN) };
-        let mut larger = self.spare.take(needed).unwrap_or_else(|| BytesMut::with_capacity(length + wanted));
+        let spare = self.spare.take(length + needed);
+        let mut larger = spare.unwrap_or_else(|| BytesMut::with_capacity(length + wanted));
         larger.extend_from_slice(&self.bytes);
         self.bytes = larger;
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::connect::ShardConnections;
@@ -18,8 +19,9 @@ use crate::storage::{self, LogCheckpoint, ShardStorage, ShardStorageLimits, Stor
 
 /// The share of the core that maintenance gets; requests run with 1,000.
 const MAINTENANCE_SHARES: u32 = 100;
-/// How often the checkpoint files are written (Kafka's log.flush.offset.checkpoint.interval.ms).
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the checkpoint files are written when a log has moved: a start after a crash looks at what was written since.
+/// Kafka's `log.flush.offset.checkpoint.interval.ms` is a minute, which may be ten gigabytes here.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Shard {
     /// Begins to serve the other shards. The shard has no partitions until an image is published.
@@ -92,26 +94,35 @@ impl Shard {
     }
 
     async fn checkpoint_regularly(self: Rc<Self>) {
+        let mut written = Arc::default();
         loop {
             timeout(CHECKPOINT_INTERVAL, self.stopping()).await;
             if self.is_stopping() {
                 return; // closing writes the last one
             }
-            if let Err(error) = self.write_all_checkpoints().await {
-                tracing::error!(%error, "cannot write the checkpoint files; the next start will check more of the logs");
+            let reached = Arc::new(self.gather_checkpoints().await);
+            if reached == written {
+                continue;
+            }
+            match storage::checkpoint::write(&self.data_dir, reached.clone()).await {
+                Ok(()) => written = reached,
+                Err(error) => tracing::error!(
+                    %error,
+                    "cannot write the checkpoint files; the next start will check more of the logs"
+                ),
             }
         }
     }
 
-    /// Gathers how far every shard's partitions have come and writes the checkpoint files.
-    async fn write_all_checkpoints(self: &Rc<Self>) -> Result<(), StorageError> {
+    /// How far every shard's partitions have come.
+    async fn gather_checkpoints(self: &Rc<Self>) -> BTreeMap<TopicPartition, LogCheckpoint> {
         let mut checkpoints = BTreeMap::new();
         for shard in 0..self.shards {
             if let ShardReply::Checkpoints(of_shard) = self.call(shard, ShardRequest::Checkpoint).await {
                 checkpoints.extend(of_shard);
             }
         }
-        storage::checkpoint::write(&self.data_dir, &checkpoints).await
+        checkpoints
     }
 
     /// Has every shard close its partitions, writes the last checkpoint files and, if all went well, the marker of a
@@ -132,7 +143,7 @@ impl Shard {
                 _ => all_closed = false,
             }
         }
-        storage::checkpoint::write(&self.data_dir, &checkpoints).await?;
+        storage::checkpoint::write(&self.data_dir, Arc::new(checkpoints)).await?;
         if all_closed {
             storage::checkpoint::write_clean_shutdown_marker(&self.data_dir).await?;
         }

@@ -15,9 +15,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::model::{Offset, TopicName, TopicPartition};
 use crate::runtime::directory;
+use crate::runtime::executor::blocking;
 
 use super::error::StorageError;
 
@@ -76,8 +78,19 @@ pub async fn read(data_dir: &Path) -> Result<BTreeMap<TopicPartition, LogCheckpo
 /// The kernel's. Each file is then either the old one or the new one.
 pub async fn write(
     data_dir: &Path,
-    checkpoints: &BTreeMap<TopicPartition, LogCheckpoint>,
+    checkpoints: Arc<BTreeMap<TopicPartition, LogCheckpoint>>,
 ) -> Result<(), StorageError> {
+    // Ten thousand partitions are many lines: not on an executor's thread.
+    let [ends, log_starts, recovery_points] = blocking(move || texts(&checkpoints)).await;
+    // The end first and the recovery point last: a crash in between leaves a recovery point that is too low, never one
+    // that is too high.
+    replace(data_dir, LOG_ENDS, ends).await?;
+    replace(data_dir, LOG_STARTS, log_starts).await?;
+    replace(data_dir, RECOVERY_POINTS, recovery_points).await
+}
+
+/// The three files: ends, log start offsets, recovery points.
+fn texts(checkpoints: &BTreeMap<TopicPartition, LogCheckpoint>) -> [Vec<u8>; 3] {
     let offsets = |of: fn(&LogCheckpoint) -> Offset| {
         lines(
             checkpoints
@@ -85,8 +98,6 @@ pub async fn write(
                 .map(|(at, checkpoint)| format!("{} {} {}", at.topic, at.partition, of(checkpoint))),
         )
     };
-    // The end first and the recovery point last: a crash in between leaves a recovery point that is too low, never one
-    // that is too high.
     let ends = lines(checkpoints.iter().filter_map(|(at, checkpoint)| {
         let LogEnd { log_end_offset, active_base_offset, active_size_bytes } = checkpoint.end?;
         Some(format!(
@@ -94,9 +105,7 @@ pub async fn write(
             at.topic, at.partition
         ))
     }));
-    replace(data_dir, LOG_ENDS, ends).await?;
-    replace(data_dir, LOG_STARTS, offsets(|checkpoint| checkpoint.log_start_offset)).await?;
-    replace(data_dir, RECOVERY_POINTS, offsets(|checkpoint| checkpoint.recovery_point)).await
+    [ends, offsets(|checkpoint| checkpoint.log_start_offset), offsets(|checkpoint| checkpoint.recovery_point)]
 }
 
 /// Notes that the stop was clean: every log was closed and its checkpoint written.
@@ -208,7 +217,7 @@ mod tests {
         ]);
         block_on(async {
             assert!(read(dir.path()).await.unwrap().is_empty());
-            write(dir.path(), &written).await.unwrap();
+            write(dir.path(), Arc::new(written.clone())).await.unwrap();
             assert_eq!(read(dir.path()).await.unwrap(), written);
         });
         let text = std::fs::read_to_string(dir.path().join(RECOVERY_POINTS)).unwrap();
