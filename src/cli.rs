@@ -154,7 +154,8 @@ fn refuse_missing_doors(config: &Config) -> Outcome {
     Ok(())
 }
 
-/// Logs go to standard error, in colour only for a person.
+/// Logs go to standard error, in colour only for a person. A line that cannot be written is lost: where the log's file is
+/// on the disk that has just become full, telling of it would be the next failure (and `eprintln!` panics then).
 fn start_logging(config: &Config) -> Outcome {
     let filter =
         EnvFilter::try_new(config.log_level.as_str()).map_err(|error| format!("log.level: {error}"))?;
@@ -162,6 +163,7 @@ fn start_logging(config: &Config) -> Outcome {
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
+        .log_internal_errors(false)
         .try_init()
         .map_err(|error| -> Box<dyn Error> { error })
 }

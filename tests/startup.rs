@@ -1,8 +1,10 @@
 //! Starting where one cannot: the real binary ends with one sentence that names the cause and the cure, and not with 0.
 
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 /// Starts a server that is expected to end by itself, and waits for that.
 fn start_in_vain(data_dir: &Path, address: &str) -> Output {
@@ -62,4 +64,30 @@ fn a_directory_that_cannot_be_made_is_refused() {
     std::fs::write(&file, b"in the way").unwrap();
     let said = sentence(&start_in_vain(&file.join("data"), "127.0.0.1:0"));
     assert!(said.contains("data directory") && said.contains("--data-dir"), "{said}");
+}
+
+/// Where standard error is a file on a disk that has become full, each line of it fails.
+#[test]
+fn a_log_that_cannot_be_written_stops_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_logstreams"));
+    command.args(["serve", "--redis-addr", "off", "--admin-addr", "off", "--kafka-addr", "127.0.0.1:0"]);
+    command.args(["-o", "log.level=debug"]).arg("--data-dir").arg(dir.path().join("data"));
+    let mut server = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(full).spawn().unwrap();
+    let mut ready = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    let address = ready.trim().strip_prefix("ready kafka=").map(str::to_owned);
+    // A connection is worth a line at this level, too.
+    let greeted = address.as_ref().map(|address| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(b"\0\0\0\x0a\0\x12\0\0\0\0\0\x07\xff\xff").unwrap(); // ApiVersions 0
+        let mut reply = [0; 10];
+        stream.read_exact(&mut reply).map(|()| reply)
+    });
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let greeted = greeted.unwrap_or_else(|| panic!("not ready: {ready:?}")).expect("a reply");
+    assert_eq!(greeted[4..], [0, 0, 0, 7, 0, 0], "correlation id and no error");
 }

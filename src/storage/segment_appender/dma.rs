@@ -461,11 +461,11 @@ impl Writer {
     }
 
     fn fail(&self, mut state: std::cell::RefMut<'_, State>, error: io::Error) {
-        tracing::error!(file = %self.file.path().display(), %error, "a direct write failed; it will be tried again");
         let error = Arc::new(error);
         state.failed = Some(error.clone());
         drop(state);
-        self.progress.written.fail(error);
+        self.progress.written.fail(error.clone());
+        tracing::error!(file = %self.file.path().display(), %error, "a direct write failed; it will be tried again");
     }
 
     /// Whether there was a failure to recover from.
