@@ -86,6 +86,11 @@ class Context:
         pins = ["--pin-server", join(self.broker_cpus)] if self.broker_cpus else []
         return self._loadgen(["bare", "--dir", str(self.work_dir), *pins, *arguments], self.seconds)
 
+    def groups(self, broker, command, seconds, arguments):
+        """A report about consumer groups: `groups` or `committed`."""
+        line = [str(self.loadgen_path), command, "--bootstrap", broker.bootstrap, *arguments, "--json", "-"]
+        return json.loads(run(line, seconds + SLACK_SECONDS))
+
     def create(self, broker, topic, partitions):
         self.loadgen(broker, "produce", topic, 60,
                      ["--partitions", str(partitions), "--messages", "1", *self.topic_configs()])

@@ -17,6 +17,13 @@ METRICS = {
     "p99.99 us": ("{:,.0f}", False),
     "RSS MB": ("{:,.0f}", False),
     "RSS anonymous MB": ("{:,.0f}", False),
+    "heartbeat p50 us": ("{:,.0f}", False),
+    "heartbeat p99 us": ("{:,.0f}", False),
+    "heartbeat p99.9 us": ("{:,.0f}", False),
+    "commit p99 us": ("{:,.0f}", False),
+    "settled after ms": ("{:,.0f}", False),
+    "kB a member": ("{:.1f}", False),
+    "all offsets back after ms": ("{:,.0f}", False),
     "ready after ms": ("{:,.0f}", False),
     "ms": ("{:,.0f}", False),
 }

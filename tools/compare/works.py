@@ -28,6 +28,11 @@ def _with(function, **arguments):
     return functools.partial(function, **arguments)
 
 
+def _groups(kind):
+    return (f"{steady.GROUPS} {kind}, {steady.GROUP_MEMBERS} members each, "
+            f"{steady.GROUPS * steady.GROUP_PARTITIONS:,} committed partitions: heartbeats every 3 s, commits every 5 s")
+
+
 WORKS = {
     "produce-1": Work(
         ["produce 1 KiB: 1 partition, 1 connection, 5 in flight, batch 64 KiB, acks=all"],
@@ -106,6 +111,10 @@ WORKS = {
         only="LogStreams"),
     "start-killed": Work(
         ["start after kill -9 with 10 GB of log"], _with(steady.start_killed, log_bytes=10_000_000_000)),
+    "groups-classic": Work(
+        [_groups("classic groups")], _with(steady.groups, protocol="classic")),
+    "groups-consumer": Work(
+        [_groups("groups of KIP-848")], _with(steady.groups, protocol="consumer")),
     "grow-partitions": Work(
         [f"CPU of a message by partitions ({steady.GROWTH_RATE:,} one-record requests/s of 100 bytes, acks=1)"],
         steady.grow_partitions, growth_metric="broker CPU us/request"),

@@ -16,6 +16,9 @@ GROWTH_PARTITIONS = [1, 10, 100, 1_000]
 GROWTH_CONNECTIONS = [1, 100, 1_000, 10_000]
 MANY_PARTITIONS = 1_000
 IDLE_SECONDS = 2
+GROUPS = 500
+GROUP_MEMBERS = 4
+GROUP_PARTITIONS = 20
 LONG_SEGMENT_BYTES = 256 << 20
 LONG_RETENTION_BYTES = 2 << 30
 
@@ -114,6 +117,33 @@ def start_with(context, broker, _turn, partitions):
         fresh.halt()
         ready_s = fresh.launch()
         return {"ready after ms": ready_s * 1000, "RSS MB": machine.resident_bytes(fresh.pid) / MB}
+    finally:
+        fresh.stop()
+
+
+def groups(context, broker, _turn, protocol):
+    """Groups whose members heartbeat every 3 s and commit every 5 s; then how fast all that was committed is back."""
+    fresh = context.fresh_broker[broker.name]()
+    try:
+        fresh.start()
+        which = ["--groups", str(GROUPS), "--partitions", str(GROUP_PARTITIONS)]
+        report = context.groups(fresh, "groups", context.seconds, [
+            *which, "--members", str(GROUP_MEMBERS), "--protocol", protocol, "--duration", f"{context.seconds}s",
+            "--broker-pid", str(fresh.pid)])
+        fresh.halt()
+        begun = time.monotonic()
+        fresh.launch()
+        context.groups(fresh, "committed", 30, which)
+        back_s = time.monotonic() - begun
+        latency = clients.latency_metrics(report["heartbeats"]["latency_us"])
+        return {
+            **{f"heartbeat {name}": latency[name] for name in ("p50 us", "p99 us", "p99.9 us")},
+            "commit p99 us": report["commits_us"]["p99"],
+            "settled after ms": report["settled_after_ms"],
+            "broker CPU % of a core": report["broker"]["cores"] * 100,
+            "kB a member": report["broker"]["bytes_per_member"] / 1_000,
+            "all offsets back after ms": back_s * 1_000,
+        }
     finally:
         fresh.stop()
 

@@ -10,6 +10,7 @@ use crate::bare::BareArgs;
 use crate::bare_server::BareServerArgs;
 use crate::compare::CompareArgs;
 use crate::compression::Compression;
+use crate::groups::{CommittedArgs, GroupsArgs};
 use crate::keys::Keys;
 use crate::payload::STAMP_BYTES;
 use crate::scenario::RunArgs;
@@ -30,6 +31,8 @@ pub enum Action {
     #[command(flatten)]
     Load(Box<Command>),
     Run(RunArgs),
+    Groups(GroupsArgs),
+    Committed(CommittedArgs),
     Bare(BareArgs),
     /// The other end of `bare`.
     #[command(hide = true)]

@@ -36,7 +36,8 @@ const API_VERSIONS_VERSION: i16 = 3;
 const TOPICS_PER_REQUEST: usize = 500;
 /// FindCoordinator takes many keys from here on.
 const FIND_COORDINATORS_VERSION: i16 = 4;
-/// FindCoordinator's number for transactional ids.
+/// FindCoordinator's numbers for groups and for transactional ids.
+pub const GROUP_KEY_TYPE: i8 = 0;
 const TRANSACTION_KEY_TYPE: i8 = 1;
 /// How often, and how long in between, a coordinator that is not ready is asked again.
 const READY_TRIES: u32 = 50;
@@ -198,7 +199,7 @@ impl Control {
     /// As `init_producer_id`.
     pub fn init_transactional_id(&mut self, transactional_id: String) -> Result<transaction::Identity> {
         let id = StrBytes::from_string(transactional_id.clone());
-        let (coordinator, address) = self.find_coordinator(&id)?;
+        let (coordinator, address) = self.find_coordinator(&id, TRANSACTION_KEY_TYPE)?;
         let request = InitProducerIdRequest::default()
             .with_transactional_id(Some(TransactionalId(id)))
             .with_transaction_timeout_ms(timeout_ms())
@@ -208,10 +209,13 @@ impl Control {
         Ok(transaction::Identity { transactional_id, coordinator, producer_id, producer_epoch })
     }
 
-    /// Node id and address of the coordinator of a transactional id.
-    fn find_coordinator(&mut self, id: &StrBytes) -> Result<(i32, String)> {
+    /// Node id and address of the coordinator of a group or a transactional id.
+    ///
+    /// # Errors
+    /// Whatever the broker says after some patience with one that is not ready.
+    pub fn find_coordinator(&mut self, id: &StrBytes, key_type: i8) -> Result<(i32, String)> {
         let is_batched = self.apis.version::<FindCoordinatorRequest>()? >= FIND_COORDINATORS_VERSION;
-        let request = FindCoordinatorRequest::default().with_key_type(TRANSACTION_KEY_TYPE);
+        let request = FindCoordinatorRequest::default().with_key_type(key_type);
         let request = if is_batched {
             request.with_coordinator_keys(vec![id.clone()])
         } else {
@@ -226,7 +230,7 @@ impl Control {
             match error.err() {
                 None => return Ok((node.0, format!("{}:{port}", host.as_str()))),
                 Some(error) if transaction::may_pass(&error) => std::thread::sleep(READY_PAUSE),
-                Some(error) => bail!("FindCoordinator of a transactional id: {error}"),
+                Some(error) => bail!("FindCoordinator of {id}: {error}"),
             }
         }
         bail!("FindCoordinator: the broker was not ready for 5 s")

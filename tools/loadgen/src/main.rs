@@ -18,7 +18,7 @@
 //!
 //! `cli` the options; `setup` from options to clients; `run` the main thread and `view` what it shows; `crew` the worker threads; `worker` their
 //! loop; `produce` and `consume` the clients, `source` and `keys` what producers send; `leader_links` and `link` their connections; below them bytes, time and numbers.
-//! Beside a run: `scenario`, several of them; `bare` and `bare_server`, what a log server cannot do without; `compare`, `chart` and `svg`, pictures.
+//! Beside a run: `scenario`, several of them; `groups` and `member`, consumer groups without fetching; `bare` and `bare_server`, what a log server cannot do without; `compare`, `chart` and `svg`, pictures.
 
 mod aborted;
 mod bare;
@@ -35,9 +35,11 @@ mod consume;
 mod control;
 mod crc32c;
 mod crew;
+mod groups;
 mod keys;
 mod leader_links;
 mod link;
+mod member;
 mod payload;
 mod process;
 mod produce;
@@ -88,6 +90,16 @@ fn try_main() -> Result<ExitCode> {
             deliver(&run::run(&command, &mut Ledger::default())?, command.common().json.as_deref())
         }
         Action::Run(args) => run_scenario(&args),
+        Action::Groups(args) => {
+            let report = groups::run(&args)?;
+            show(&report.to_text()?, args.which.json.as_deref());
+            write_json(&report, args.which.json.as_deref()).map(|()| ExitCode::SUCCESS)
+        }
+        Action::Committed(args) => {
+            let report = groups::run_committed(&args)?;
+            show(&format!("answered after {:.1} ms\n", report.answered_after_ms), args.which.json.as_deref());
+            write_json(&report, args.which.json.as_deref()).map(|()| ExitCode::SUCCESS)
+        }
         Action::Bare(args) => deliver(&bare::run(&args)?, args.json.as_deref()),
         Action::BareServer(args) => bare_server::serve(&args).map(|()| ExitCode::SUCCESS),
         Action::Compare(args) => {
@@ -101,21 +113,22 @@ fn try_main() -> Result<ExitCode> {
 
 /// Prints a report, and writes it as JSON where asked.
 fn deliver(report: &Report, json_path: Option<&str>) -> Result<ExitCode> {
-    if json_path == Some("-") {
-        eprint!("{}", report.to_text()?);
-    } else {
-        print!("{}", report.to_text()?);
-    }
+    show(&report.to_text()?, json_path);
     write_json(report, json_path)?;
     Ok(exit_code(report.is_clean()))
 }
 
-fn run_scenario(args: &RunArgs) -> Result<ExitCode> {
-    let json_path = args.json.as_deref();
-    let report = scenario::run(args, |text| match json_path {
+/// Prints what is for people: beside JSON on standard output, to standard error.
+fn show(text: &str, json_path: Option<&str>) {
+    match json_path {
         Some("-") => eprint!("{text}"),
         _ => print!("{text}"),
-    })?;
+    }
+}
+
+fn run_scenario(args: &RunArgs) -> Result<ExitCode> {
+    let json_path = args.json.as_deref();
+    let report = scenario::run(args, |text| show(text, json_path))?;
     write_json(&report, json_path)?;
     Ok(exit_code(report.is_clean()))
 }
