@@ -55,7 +55,11 @@ class Context:
 
     def loadgen(self, broker, command, topic, seconds, arguments):
         """A report of loadgen's about a run against a broker."""
-        if self.verify and (command == "both" or "--exit-at-end" in arguments):
+        # What was only produced is read back afterwards.
+        reads_back = self.verify and command == "produce" and "--duration" in arguments and "--delete-topic" in arguments
+        if reads_back:
+            arguments = [*(argument for argument in arguments if argument != "--delete-topic"), "--verify"]
+        elif self.verify and (command == "both" or "--exit-at-end" in arguments):
             arguments = [*arguments, "--verify"]
         line = [command, "--bootstrap", broker.bootstrap, "--topic", topic, "--broker-pid", str(broker.pid), "--quiet"]
         report = self._loadgen([*line, *arguments], seconds)
@@ -63,22 +67,25 @@ class Context:
         if unanswered:
             # A broker that falls silent has no throughput or latency worth a median.
             raise RuntimeError(f"{unanswered} messages had no answer 10 s after the end")
+        if reads_back:
+            self._read_back(broker, topic, report["produce"]["messages"])
+            self.last_report = report
         return report
+
+    def _read_back(self, broker, topic, messages):
+        """Checks that a topic has what was produced, and deletes it."""
+        checked = self._loadgen(["consume", "--bootstrap", broker.bootstrap, "--topic", topic, "--quiet",
+                                 "--exit-at-end", "--verify"], 300)
+        if checked["consume"]["messages"] < messages:
+            raise RuntimeError(f"{checked['consume']['messages']} of {messages} messages are there")
+        self.delete(broker, topic)
 
     def produce_closed(self, broker, topic, arguments, bytes_max):
         """Produce as fast as it goes, to a topic that is deleted afterwards."""
-        end = ["--verify"] if self.verify else ["--delete-topic"]
         report = self.loadgen(broker, "produce", topic, self.seconds, [
             "--duration", f"{self.seconds}s", "--bytes", str(bytes_max), "--warmup", "1s",
-            *end, *self.topic_configs(), *arguments])
+            "--delete-topic", *self.topic_configs(), *arguments])
         self.note_loadgen(report)
-        if self.verify:
-            checked = self._loadgen(["consume", "--bootstrap", broker.bootstrap, "--topic", topic, "--quiet",
-                                     "--exit-at-end", "--verify"], 300)
-            if checked["consume"]["messages"] < report["produce"]["messages"]:
-                raise RuntimeError(f"{checked['consume']['messages']} of {report['produce']['messages']} messages are there")
-            self.delete(broker, topic)
-            self.last_report = report
         return report
 
     def bare(self, arguments):
