@@ -18,7 +18,10 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{self as m};
 use kafka_protocol::protocol::{Decodable, Encodable};
-use requests::{Known, TOPIC, batch, connect, exchange, frame, name, read_reply, request, seal};
+use requests::{
+    Known, TOPIC, batch, connect, create_topic, exchange, frame, name, produce_body, read_reply, request,
+    seal,
+};
 use server::Server;
 
 /// Resident memory that no amount of rubbish may bring the server to.
@@ -35,13 +38,7 @@ impl Bench {
         let options = [&["shards=1", "log.level=error"], options].concat(); // later ones win
         let server = Server::start(&options);
         let mut bystander = connect(&server.address);
-        let mut body = BytesMut::new();
-        let topic = m::create_topics_request::CreatableTopic::default()
-            .with_name(name(TOPIC))
-            .with_num_partitions(1)
-            .with_replication_factor(1);
-        m::CreateTopicsRequest::default().with_topics(vec![topic]).encode(&mut body, 4).unwrap();
-        exchange(&mut bystander, &frame(19, 4, 1, false, &body)).unwrap();
+        create_topic(&mut bystander);
         Bench { server, bystander }
     }
 
@@ -125,24 +122,6 @@ fn an_unknown_version_of_api_versions_is_answered_in_version_0() {
         assert_eq!(response.api_keys.len(), 1);
         assert_eq!((response.api_keys[0].api_key, response.api_keys[0].max_version), (18, 4));
     }
-}
-
-/// The body of a Produce to one partition.
-fn produce_body(topic: &str, partition: i32, acks: i16, records: Option<&[u8]>) -> BytesMut {
-    let data = m::produce_request::PartitionProduceData::default()
-        .with_index(partition)
-        .with_records(records.map(Bytes::copy_from_slice));
-    let topic = m::produce_request::TopicProduceData::default()
-        .with_name(name(topic))
-        .with_partition_data(vec![data]);
-    let mut body = BytesMut::new();
-    m::ProduceRequest::default()
-        .with_acks(acks)
-        .with_timeout_ms(10_000)
-        .with_topic_data(vec![topic])
-        .encode(&mut body, 8)
-        .unwrap();
-    body
 }
 
 /// The error code that a Produce gets.

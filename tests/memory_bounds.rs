@@ -14,10 +14,7 @@ mod server;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use kafka_protocol::messages::{self as m};
-use kafka_protocol::protocol::Encodable;
-use requests::{TOPIC, batch, connect, exchange, frame, name, read_reply};
+use requests::{TOPIC, batch, connect, create_topic, frame, produce_body, read_reply};
 use support::process::PATIENCE;
 use support::redis::logstreams_with;
 use support::resp::{Connection, Reply};
@@ -26,20 +23,6 @@ use support::server::Options;
 const BATCH_BYTES: usize = 64 << 10;
 const TAIL_CACHE_MIB: u64 = 32;
 
-/// The frame of a Produce of one batch of 64 KiB.
-fn produce_frame() -> BytesMut {
-    let records = Bytes::from(batch(&vec![b'v'; BATCH_BYTES]));
-    let data = m::produce_request::PartitionProduceData::default().with_records(Some(records));
-    let topic = m::produce_request::TopicProduceData::default()
-        .with_name(name(TOPIC))
-        .with_partition_data(vec![data]);
-    let mut body = BytesMut::new();
-    let request =
-        m::ProduceRequest::default().with_acks(1).with_timeout_ms(10_000).with_topic_data(vec![topic]);
-    request.encode(&mut body, 8).unwrap();
-    frame(0, 8, 1, false, &body)
-}
-
 /// The tail cache keeps batches where the network put them. A producer that sends a few at a time and waits leaves most
 /// of each read's room unused; that room must serve the next read, not be kept with the batch.
 #[test]
@@ -47,15 +30,10 @@ fn batches_that_come_in_bursts_hold_little_more_than_the_tail_cache_may_have() {
     let limit = format!("tail.cache.bytes={}", TAIL_CACHE_MIB << 20);
     let server = server::Server::start(&["shards=1", "log.level=error", &limit]);
     let mut stream = connect(&server.address);
-    let mut body = BytesMut::new();
-    let topic = m::create_topics_request::CreatableTopic::default()
-        .with_name(name(TOPIC))
-        .with_num_partitions(1)
-        .with_replication_factor(1);
-    m::CreateTopicsRequest::default().with_topics(vec![topic]).encode(&mut body, 4).unwrap();
-    exchange(&mut stream, &frame(19, 4, 1, false, &body)).expect("an open connection");
+    create_topic(&mut stream);
     let before_kib = server.memory_kib("RssAnon");
-    let request = produce_frame();
+    let records = batch(&vec![b'v'; BATCH_BYTES]);
+    let request = frame(0, 8, 1, false, &produce_body(TOPIC, 0, 1, Some(&records)));
     for burst in (1..=5).cycle().take(1_000) {
         stream.write_all(&request.repeat(burst)).unwrap();
         for _ in 0..burst {

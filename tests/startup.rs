@@ -1,4 +1,5 @@
 //! Starting where one cannot: the real binary ends with one sentence that names the cause and the cure, and not with 0.
+//! And where one can although something is amiss.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,5 +1,5 @@
 //! One request for every API and version that is served, and the way to send it. Shared by the golden frames and the
-//! tests with bad input.
+//! tests that speak bytes.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{self as m, BrokerId, GroupId, ProducerId, TopicName};
-use kafka_protocol::protocol::{Request, StrBytes};
+use kafka_protocol::protocol::{Encodable, Request, StrBytes};
 use logstreams::model::Uuid;
 
 #[path = "transactions.rs"]
@@ -640,4 +640,33 @@ pub fn connect(address: &str) -> TcpStream {
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     stream.set_nodelay(true).unwrap();
     stream
+}
+
+/// Creates [`TOPIC`] with one partition.
+pub fn create_topic(stream: &mut TcpStream) {
+    let topic = m::create_topics_request::CreatableTopic::default()
+        .with_name(name(TOPIC))
+        .with_num_partitions(1)
+        .with_replication_factor(1);
+    let mut body = BytesMut::new();
+    m::CreateTopicsRequest::default().with_topics(vec![topic]).encode(&mut body, 4).unwrap();
+    exchange(stream, &frame(19, 4, 1, false, &body)).expect("an open connection");
+}
+
+/// The body of a Produce, version 8, to one partition.
+pub fn produce_body(topic: &str, partition: i32, acks: i16, records: Option<&[u8]>) -> BytesMut {
+    let data = m::produce_request::PartitionProduceData::default()
+        .with_index(partition)
+        .with_records(records.map(Bytes::copy_from_slice));
+    let topic = m::produce_request::TopicProduceData::default()
+        .with_name(name(topic))
+        .with_partition_data(vec![data]);
+    let mut body = BytesMut::new();
+    m::ProduceRequest::default()
+        .with_acks(acks)
+        .with_timeout_ms(10_000)
+        .with_topic_data(vec![topic])
+        .encode(&mut body, 8)
+        .unwrap();
+    body
 }

@@ -19,7 +19,7 @@ use kafka_protocol::protocol::StrBytes;
 use serde::Serialize;
 
 use crate::cli::parse_duration;
-use crate::clock::{MILLISECOND_NS, monotonic_ns};
+use crate::clock::{MILLISECOND_NS, SECOND_NS, monotonic_ns};
 use crate::cluster::{self, TopicPlan};
 use crate::control::{Control, GROUP_KEY_TYPE};
 use crate::member::{GroupPlan, Member, Protocol};
@@ -31,7 +31,7 @@ use crate::worker::Worker;
 /// Descriptors for everything but the members' connections.
 const SPARE_DESCRIPTORS: u64 = 64;
 /// How long groups may take to settle, and a broker to answer for all of them.
-const SETTLE_NS_MAX: u64 = 120_000 * MILLISECOND_NS;
+const SETTLE_NS_MAX: u64 = 120 * SECOND_NS;
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// OffsetFetch takes many groups from here on.
 const OFFSET_FETCH_GROUPS_VERSION: i16 = 8;
@@ -217,7 +217,7 @@ fn wait_for_all(count: &AtomicUsize, all: usize, what: &str, is_over: impl Fn() 
         ensure!(
             monotonic_ns() < deadline_ns,
             "{so_far} of {all} members {what} after {} s",
-            SETTLE_NS_MAX / 1_000_000_000
+            SETTLE_NS_MAX / SECOND_NS
         );
         thread::sleep(POLL_INTERVAL);
     }
@@ -273,15 +273,7 @@ impl GroupsReport {
             ("commit", &self.commits_us),
         ] {
             let Some(of) = percentiles else { continue };
-            writeln!(
-                text,
-                "  {what:<10} {} times  p50 {}  p99 {}  p99.9 {}  max {}  (us)",
-                grouped(of.count as f64),
-                grouped(of.p50),
-                grouped(of.p99),
-                grouped(of.p99_9),
-                grouped(of.max),
-            )?;
+            writeln!(text, "  {what:<10} {} times  {}", grouped(of.count as f64), of.to_text())?;
         }
         if let Some(broker) = &self.broker {
             writeln!(

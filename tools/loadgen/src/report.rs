@@ -57,6 +57,13 @@ impl Percentiles {
             hdr: STANDARD.encode(encoded),
         })
     }
+
+    /// The percentiles for people.
+    pub fn to_text(&self) -> String {
+        let [p50, p90, p99, p99_9, p99_99, max] =
+            [self.p50, self.p90, self.p99, self.p99_9, self.p99_99, self.max].map(grouped);
+        format!("p50 {p50}  p90 {p90}  p99 {p99}  p99.9 {p99_9}  p99.99 {p99_99}  max {max}  (us)")
+    }
 }
 
 /// One direction's results.
@@ -224,16 +231,7 @@ impl Report {
                 ("commit", &direction.commit_us),
             ] {
                 let Some(of) = percentiles else { continue };
-                writeln!(
-                    text,
-                    "  {what:<10} p50 {}  p90 {}  p99 {}  p99.9 {}  p99.99 {}  max {}  (us)",
-                    grouped(of.p50),
-                    grouped(of.p90),
-                    grouped(of.p99),
-                    grouped(of.p99_9),
-                    grouped(of.p99_99),
-                    grouped(of.max),
-                )?;
+                writeln!(text, "  {what:<10} {}", of.to_text())?;
             }
         }
         if let Some(verify) = &self.verify {
