@@ -3,6 +3,9 @@
 
 #![allow(clippy::disallowed_methods, reason = "the tests wait for other processes, in real time")]
 
+#[path = "golden/requests.rs"]
+#[allow(dead_code, reason = "shared with the golden frames")]
+mod requests;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,10 +14,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use kafka_protocol::messages::{GroupId, offset_commit_request as commit};
+use kafka_protocol::protocol::Encodable;
 use support::process::{PATIENCE, Process};
 use support::records::mixed;
-use support::redis::{Library, logstreams};
-use support::server::Server;
+use support::redis::{Library, logstreams, logstreams_with};
+use support::resp::{Connection, Reply};
+use support::server::{Options, Server};
 
 const ROUNDS: u64 = 50;
 
@@ -36,6 +44,48 @@ fn a_durable_subscription_loses_nothing_when_servers_are_killed() {
 #[test]
 fn a_durable_subscription_loses_only_what_a_killed_subscriber_had_been_sent() {
     subscribers_or_servers_are_killed(2, Victim::Both);
+}
+
+#[test]
+fn who_subscribes_while_groups_are_loaded_is_not_refused() {
+    let options = Options::default().set("offsets.topic.num.partitions", "1").set("num.partitions", "100");
+    let mut server = logstreams_with(options);
+    // Libraries of Redis take no refusal for SUBSCRIBE: they would wait for messages that never come.
+    let mut subscriber = Connection::open(server.redis());
+    assert_eq!(subscriber.call(&["SUBSCRIBE", "orders@billing"]).items().len(), 3);
+    let mut reader = Connection::open(server.redis());
+    assert_eq!(reader.call(&["XGROUP", "CREATE", "orders/0", "readers", "0"]).text(), "OK");
+    commit_offsets_of_many_groups(&server, "orders");
+    for _ in 0..3 {
+        server.kill_dash_nine();
+        server.start_again();
+        let [mut subscriber, mut reader] = [(); 2].map(|()| Connection::open(server.redis()));
+        let confirmed = subscriber.call(&["SUBSCRIBE", "orders@billing"]);
+        assert!(matches!(confirmed, Reply::Array(_)), "SUBSCRIBE is answered by {confirmed}");
+        let pending = reader.call(&["XPENDING", "orders/0", "readers"]);
+        assert!(matches!(pending, Reply::Array(_)), "XPENDING is answered by {pending}");
+    }
+    server.stop();
+}
+
+/// So many that reading them all at the next start takes a while.
+fn commit_offsets_of_many_groups(server: &Server, topic: &str) {
+    let mut stream = requests::connect(server.bootstrap());
+    for group in 0..2_000 {
+        let partition =
+            |partition| commit::OffsetCommitRequestPartition::default().with_partition_index(partition);
+        let topics = commit::OffsetCommitRequestTopic::default()
+            .with_name(requests::name(topic))
+            .with_partitions((0..100).map(partition).collect());
+        let mut body = BytesMut::new();
+        kafka_protocol::messages::OffsetCommitRequest::default()
+            .with_group_id(GroupId(requests::text(format!("group-{group}"))))
+            .with_generation_id_or_member_epoch(-1)
+            .with_topics(vec![topics])
+            .encode(&mut body, 7)
+            .expect("a version that is there");
+        requests::exchange(&mut stream, &requests::frame(8, 7, 1, false, &body)).expect("an answer");
+    }
 }
 
 /// Writes numbered entries from a thread of its own, through a client that lives through all restarts.

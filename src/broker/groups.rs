@@ -27,6 +27,18 @@ impl Broker {
         reply
     }
 
+    /// Asks the coordinator of the request's group, once it has loaded what it keeps.
+    pub async fn group_once_loaded(&self, request: GroupRequest) -> GroupReply {
+        let refused = request.refused(GroupError::CoordinatorNotAvailable);
+        let Ok(shard) = self.group_coordinator(request.group_id().unwrap_or_default()).await else {
+            return refused;
+        };
+        match self.shard.call(shard, ShardRequest::GroupOnceLoaded(request)).await {
+            ShardReply::Group(reply) => reply,
+            _ => refused,
+        }
+    }
+
     /// Asks every coordinator for its groups.
     pub async fn list_groups(&self, request: ListGroups) -> ListGroupsReply {
         let mut listed = ListGroupsReply::default();

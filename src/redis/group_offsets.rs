@@ -1,4 +1,7 @@
 //! The committed offsets of a group, as this door reads and stores them.
+//!
+//! A coordinator that is loading is waited for: client libraries take a refused SUBSCRIBE for a subscription and then wait
+//! for messages that never come.
 
 use super::error_reply::ErrorReply;
 use crate::broker::Broker;
@@ -38,7 +41,7 @@ pub(super) async fn commit(
         producer: None,
         topics: vec![ByTopic { topic: topic.clone(), topic_id: None, partitions }],
     });
-    let GroupReply::OffsetCommit(reply) = broker.group(request).await else {
+    let GroupReply::OffsetCommit(reply) = broker.group_once_loaded(request).await else {
         return Err(refused(group, GroupError::CoordinatorNotAvailable));
     };
     let error = reply.topics.iter().flat_map(|topic| &topic.partitions).find_map(|result| result.error);
@@ -63,7 +66,7 @@ pub(super) async fn committed(
         topics: Some(vec![wanted]),
         require_stable: false,
     });
-    let GroupReply::OffsetFetch(reply) = broker.group(request).await else {
+    let GroupReply::OffsetFetch(reply) = broker.group_once_loaded(request).await else {
         return Err(refused(group, GroupError::CoordinatorNotAvailable));
     };
     if let Some(error) = reply.error {
@@ -81,9 +84,6 @@ pub(super) async fn committed(
 /// A coordinator's refusal in Redis's words.
 pub(super) fn refused(group: &str, error: GroupError) -> ErrorReply {
     match error {
-        GroupError::CoordinatorLoadInProgress => {
-            ErrorReply("LOADING the group's coordinator is loading its state; try again".to_owned())
-        }
         GroupError::CoordinatorNotAvailable | GroupError::NotCoordinator => {
             ErrorReply(format!("TRYAGAIN the coordinator of group '{group}' is not available"))
         }

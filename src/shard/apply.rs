@@ -93,6 +93,9 @@ impl Shard {
             ShardRequest::Group(request) => {
                 Box::pin(async move { ShardReply::Group(shard.ask_group(request, None).await) })
             }
+            ShardRequest::GroupOnceLoaded(request) => {
+                Box::pin(async move { ShardReply::Group(shard.ask_group_once_loaded(request).await) })
+            }
             ShardRequest::GroupInTransaction { request, verified } => {
                 Box::pin(async move { ShardReply::Group(shard.ask_group(request, verified).await) })
             }

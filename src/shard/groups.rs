@@ -39,6 +39,7 @@ struct GroupHost {
     coordinator: RefCell<GroupCoordinator>,
     /// Whether the partition has been replayed; no marker may be written before.
     is_loaded: Cell<bool>,
+    loaded: Event,
 }
 
 impl Shard {
@@ -62,6 +63,16 @@ impl Shard {
         let effects = host.coordinator.borrow_mut().handle(token, request, clock::now_ms());
         self.carry_out_verified(&host, effects, verified);
         awaited.await.unwrap_or(refused)
+    }
+
+    /// As [`Shard::ask_group`], after the end of loading.
+    pub(super) async fn ask_group_once_loaded(self: &Rc<Self>, request: GroupRequest) -> GroupReply {
+        if let Some(host) = self.group_host(request.group_id().unwrap_or_default()) {
+            while !host.is_loaded.get() {
+                host.loaded.wait().await;
+            }
+        }
+        self.ask_group(request, None).await
     }
 
     /// The groups of all coordinators of this shard.
@@ -130,6 +141,7 @@ impl Shard {
             log: StateLog::new(partition),
             coordinator: RefCell::new(coordinator),
             is_loaded: Cell::new(false),
+            loaded: Event::new(),
         });
         // Known at once, so that clients hear "loading" and not "not here".
         self.groups.hosts.borrow_mut().insert(index, host.clone());
@@ -157,6 +169,7 @@ impl Shard {
             tracing::error!(partition = %partition.topic_partition(), %error, "cannot load groups");
         }
         host.is_loaded.set(true);
+        host.loaded.notify();
         let effects = host.coordinator.borrow_mut().loaded(clock::now_ms());
         self.carry_out(&host, effects);
     }

@@ -99,6 +99,8 @@ pub enum ShardRequest {
     ListTransactions(ListTransactions),
     /// A request to the coordinator of a group.
     Group(GroupRequest),
+    /// The same, but a coordinator that is loading is waited for: for those whose protocol has no "try again".
+    GroupOnceLoaded(GroupRequest),
     /// A request to the coordinator of a group that stores what it stores in a producer's transaction.
     GroupInTransaction {
         /// What is asked.

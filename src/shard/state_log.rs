@@ -143,12 +143,19 @@ where
 pub(super) struct StateLog {
     partition: Rc<Partition>,
     appends_under_way: Rc<Cell<usize>>,
+    /// Size of the log below which it is not rewritten. To weigh the live state is a walk over all of it, which an append
+    /// cannot pay each time.
+    rewrite_at_bytes: Cell<u64>,
 }
 
 impl StateLog {
     /// The log in this partition; no append is under way.
     pub(super) fn new(partition: Rc<Partition>) -> Self {
-        StateLog { partition, appends_under_way: Rc::default() }
+        StateLog {
+            partition,
+            appends_under_way: Rc::default(),
+            rewrite_at_bytes: Cell::new(REWRITE_BYTES_MIN),
+        }
     }
 
     /// Where it lies.
@@ -186,7 +193,7 @@ impl StateLog {
     /// Whether the log is so large that rewriting it may pay, and may be: an append that is not in the machine yet would
     /// be missing from what is written, and lie before it.
     pub(super) fn may_be_rewritten(&self) -> bool {
-        self.partition.log().size_bytes() >= REWRITE_BYTES_MIN && self.appends_under_way.get() == 0
+        self.partition.log().size_bytes() >= self.rewrite_at_bytes.get() && self.appends_under_way.get() == 0
     }
 
     /// Rewrites a log that is mostly history: `live`, a state of `live_bytes` that is all that the log says so far, is
@@ -196,10 +203,15 @@ impl StateLog {
     where
         R: IntoIterator<Item = KeyValue>,
     {
-        let log_bytes = self.partition.log().size_bytes();
-        if !self.may_be_rewritten() || log_bytes < live_bytes().saturating_mul(REWRITE_GROWTH_MIN) {
+        if !self.may_be_rewritten() {
             return;
         }
+        let worthwhile_bytes = live_bytes().saturating_mul(REWRITE_GROWTH_MIN).max(REWRITE_BYTES_MIN);
+        if self.partition.log().size_bytes() < worthwhile_bytes {
+            self.rewrite_at_bytes.set(worthwhile_bytes);
+            return;
+        }
+        self.rewrite_at_bytes.set(u64::MAX); // one at a time
         let result = match append(&self.partition, live(), None).await {
             Ok(Some(first_offset)) => self.partition.delete_records_before(first_offset).await.map(drop),
             Ok(None) => Ok(()),
@@ -208,6 +220,9 @@ impl StateLog {
         if let Err(error) = result {
             tracing::error!(partition = %self.partition.topic_partition(), %error, "cannot rewrite a state log");
         }
+        // History goes by whole segments, and not at all after an error.
+        let left_bytes = self.partition.log().size_bytes();
+        self.rewrite_at_bytes.set(worthwhile_bytes.max(left_bytes.saturating_add(REWRITE_BYTES_MIN)));
     }
 }
 

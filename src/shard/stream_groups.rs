@@ -299,7 +299,7 @@ impl Shard {
             topic.and_then(|topic| topic.owner(partition))
         };
         let Some(owner) = owner else { return Err(not_available("the offsets topic is not there")) };
-        match self.call(owner, ShardRequest::Group(request)).await {
+        match self.call(owner, ShardRequest::GroupOnceLoaded(request)).await {
             ShardReply::Group(reply) => Ok(reply),
             _ => Err(not_available("the group's coordinator is not available")),
         }
