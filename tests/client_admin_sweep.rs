@@ -11,7 +11,7 @@ use support::process;
 use support::server::{Options, Program, Server};
 
 /// What LogStreams answers otherwise, by reason.
-const DIFFERENT: [(&str, &[&str]); 11] = [
+const DIFFERENT: [(&str, &[&str]); 9] = [
     (
         "features of what is not here: replicas, a controller quorum, Streams groups",
         &["describeFeatures finalized", "describeStreamsGroups of none"],
@@ -65,8 +65,6 @@ const DIFFERENT: [(&str, &[&str]); 11] = [
         ],
     ),
     ("compaction is not here yet", &["incrementalAlterConfigs APPEND"]),
-    ("a share group comes with its first member", &["alterShareGroupOffsets of none"]),
-    ("a topic is made when it is first written to", &["listTopics with the internal ones"]),
     (
         "one node has one directory and nowhere to move to",
         &[

@@ -309,6 +309,7 @@ impl GroupCoordinator {
                 Effects::reply(token, GroupReply::DescribeConsumer(described))
             }
             GroupRequest::ShareHeartbeat(heartbeat) => self.share_heartbeat(token, heartbeat, now_ms),
+            GroupRequest::EnsureShare(ensure) => self.ensure_share_group(token, &ensure, now_ms),
             GroupRequest::DescribeShare(describe) => {
                 let described = self.describe_modern(Kind::Share, &describe);
                 Effects::reply(token, GroupReply::DescribeConsumer(described))

@@ -352,12 +352,13 @@ async fn share_group(
     modern_group(ctx, group_id, "share", GroupRequest::DescribeShare).await
 }
 
-/// As `share_group`, and that it has no members.
+/// As `share_group`, and that it has no members. Being `asked` to, it is made.
 async fn empty_share_group(
     ctx: &RequestContext<'_>,
     group_id: &str,
+    asked: fn(DescribeModernGroup) -> GroupRequest,
 ) -> Result<(), (ResponseError, Option<String>)> {
-    match share_group(ctx, group_id).await?.state {
+    match modern_group(ctx, group_id, "share", asked).await?.state {
         ModernGroupState::Empty => Ok(()),
         _ => Err((ResponseError::NonEmptyGroup, Some(ResponseError::NonEmptyGroup.to_string()))),
     }

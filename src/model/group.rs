@@ -186,6 +186,8 @@ pub enum GroupRequest {
     ShareHeartbeat(ConsumerHeartbeat),
     /// A share group (KIP-932) is asked for.
     DescribeShare(DescribeModernGroup),
+    /// As `DescribeShare`, and makes the group if there is none of that name.
+    EnsureShare(DescribeModernGroup),
 }
 
 /// The answer to the [`GroupRequest`] of the same name.
@@ -213,7 +215,7 @@ pub enum GroupReply {
     Delete(DeleteGroupReply),
     /// See [`ConsumerHeartbeatReply`]; to `ShareHeartbeat` as well.
     ConsumerHeartbeat(ConsumerHeartbeatReply),
-    /// See [`DescribeModernGroupReply`]; to `DescribeShare` as well.
+    /// See [`DescribeModernGroupReply`]; to `DescribeShare` and `EnsureShare` as well.
     DescribeConsumer(DescribeModernGroupReply),
 }
 
@@ -424,7 +426,9 @@ impl GroupRequest {
             GroupRequest::ConsumerHeartbeat(request) => Some(&request.group_id),
             GroupRequest::DescribeConsumer(request) => Some(&request.group_id),
             GroupRequest::ShareHeartbeat(request) => Some(&request.group_id),
-            GroupRequest::DescribeShare(request) => Some(&request.group_id),
+            GroupRequest::DescribeShare(request) | GroupRequest::EnsureShare(request) => {
+                Some(&request.group_id)
+            }
         }
     }
 
@@ -456,7 +460,9 @@ impl GroupRequest {
             GroupRequest::ConsumerHeartbeat(_) | GroupRequest::ShareHeartbeat(_) => {
                 GroupReply::ConsumerHeartbeat(ConsumerHeartbeatReply::refused(error))
             }
-            GroupRequest::DescribeConsumer(_) | GroupRequest::DescribeShare(_) => {
+            GroupRequest::DescribeConsumer(_)
+            | GroupRequest::DescribeShare(_)
+            | GroupRequest::EnsureShare(_) => {
                 GroupReply::DescribeConsumer(DescribeModernGroupReply::refused(error))
             }
         }
@@ -491,6 +497,9 @@ impl GroupReply {
             }
             GroupReply::ConsumerHeartbeat(_) => {
                 GroupReply::ConsumerHeartbeat(ConsumerHeartbeatReply::refused(error))
+            }
+            GroupReply::DescribeConsumer(_) => {
+                GroupReply::DescribeConsumer(DescribeModernGroupReply::refused(error))
             }
             // No other reply waits for records.
             other => other,

@@ -6,12 +6,13 @@ use kafka_protocol::messages::{DeleteShareGroupOffsetsRequest, DeleteShareGroupO
 
 use super::{RequestContext, empty_share_group, text};
 use crate::kafka::error_code;
+use crate::model::group::GroupRequest;
 
 pub(super) async fn handle(
     ctx: &RequestContext<'_>,
     request: DeleteShareGroupOffsetsRequest,
 ) -> DeleteShareGroupOffsetsResponse {
-    if let Err((error, message)) = empty_share_group(ctx, &request.group_id).await {
+    if let Err((error, message)) = empty_share_group(ctx, &request.group_id, GroupRequest::DescribeShare).await {
         return DeleteShareGroupOffsetsResponse::default()
             .with_error_code(error.code())
             .with_error_message(message.map(text));

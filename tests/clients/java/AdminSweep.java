@@ -408,6 +408,15 @@ public final class AdminSweep {
             admin.deleteShareGroupOffsets("no-share", Set.of("swept")).all().get());
         say("deleteShareGroups of none", () -> admin.deleteShareGroups(List.of("no-share")).all().get());
         say("alterShareGroupOffsets of none", () -> admin.alterShareGroupOffsets("no-share", Map.of(first, 3L)).all().get());
+        say("describeShareGroups of the one that was made", () -> admin.describeShareGroups(List.of("no-share")).all().get());
+        say("listShareGroupOffsets of it", () -> admin.listShareGroupOffsets(
+            Map.of("no-share", new ListShareGroupOffsetsSpec().topicPartitions(List.of(first)))).all().get());
+        say("alterShareGroupOffsets of no topic", () ->
+            admin.alterShareGroupOffsets("no-share-either", Map.of(new TopicPartition("no-topic", 0), 3L)).all().get());
+        say("describeShareGroups of what was not made", () ->
+            admin.describeShareGroups(List.of("no-share-either")).all().get());
+        say("deleteShareGroups of it", () -> admin.deleteShareGroups(List.of("no-share")).all().get());
+        say("describeShareGroups of it once more", () -> admin.describeShareGroups(List.of("no-share")).all().get());
         say("deleteStreamsGroups of none", () -> admin.deleteStreamsGroups(List.of("no-streams")).all().get());
     }
 

@@ -1,4 +1,4 @@
-//! ShareGroupHeartbeat: joining a share group and learning which partitions to read.
+//! ShareGroupHeartbeat: joining a share group and learning which partitions to read; and how such a group begins.
 //!
 //! As a consumer group's, but nothing has to be given up before another member may have it: partitions are shared.
 //! Source: KIP-932; Kafka's GroupMetadataManager.shareGroupHeartbeat.
@@ -9,10 +9,11 @@ use crate::coordinator::group::schema::STRING_BYTES_MAX;
 use crate::coordinator::group::turn::Turn;
 use crate::coordinator::group::{Effects, GroupCoordinator};
 use crate::model::group::{
-    ConsumerHeartbeat, ConsumerHeartbeatReply, GroupError, GroupReply, JOIN_EPOCH, LEAVE_EPOCH, ReplyToken,
+    ConsumerHeartbeat, ConsumerHeartbeatReply, DescribeModernGroup, DescribeModernGroupReply, GroupError,
+    GroupReply, JOIN_EPOCH, LEAVE_EPOCH, ReplyToken,
 };
 
-use super::{Assigned, Current, Kind, MemberInfo, MemberState, ModernGroup};
+use super::{About, Assigned, Current, Kind, MemberInfo, MemberState, ModernGroup};
 
 impl GroupCoordinator {
     pub(in crate::coordinator::group) fn share_heartbeat(
@@ -33,6 +34,25 @@ impl GroupCoordinator {
             turn.share_heartbeat(token, heartbeat)
         })
     }
+
+    /// Makes sure that there is a share group of that name, perhaps one without members: somebody wants to say where it
+    /// is to begin. Refused if the group is of another protocol.
+    pub(in crate::coordinator::group) fn ensure_share_group(
+        &mut self,
+        token: ReplyToken,
+        ensure: &DescribeModernGroup,
+        now_ms: i64,
+    ) -> Effects {
+        let group_id = ensure.group_id.as_str();
+        if !self.has_room_for_group(group_id) {
+            let refused = DescribeModernGroupReply::refused(GroupError::GroupsMaxReached);
+            return Effects::reply(token, GroupReply::DescribeConsumer(refused));
+        }
+        self.ensure_group(group_id, now_ms);
+        self.turn_silently(group_id, now_ms, |turn| turn.begin_share_group_if_new());
+        let described = GroupReply::DescribeConsumer(self.describe_modern(Kind::Share, ensure));
+        self.turn_alone(group_id, now_ms, |turn| turn.reply_when_stored(token, described))
+    }
 }
 
 fn has_long_name(heartbeat: &ConsumerHeartbeat) -> bool {
@@ -42,15 +62,21 @@ fn has_long_name(heartbeat: &ConsumerHeartbeat) -> bool {
 }
 
 impl Turn<'_> {
+    /// A name that nothing is known of becomes a share group.
+    fn begin_share_group_if_new(&mut self) {
+        let group = &mut *self.group;
+        let is_new = group.modern.is_none() && group.stored.is_none() && group.offsets.is_empty();
+        if is_new && group.is_idle() {
+            let mut modern = ModernGroup::new(Kind::Share, self.now_ms);
+            modern.changed.insert(About::Epoch);
+            group.modern = Some(Box::new(modern));
+        }
+    }
+
     fn share_heartbeat(&mut self, token: ReplyToken, heartbeat: ConsumerHeartbeat) -> Result<(), GroupError> {
         let is_join = heartbeat.member_epoch == JOIN_EPOCH;
-        if self.group.modern.is_none()
-            && is_join
-            && self.group.stored.is_none()
-            && self.group.is_idle()
-            && self.group.offsets.is_empty()
-        {
-            self.group.modern = Some(Box::new(ModernGroup::new(Kind::Share, self.now_ms)));
+        if is_join {
+            self.begin_share_group_if_new();
         }
         let modern = self.group.modern.as_deref().filter(|modern| modern.kind == Kind::Share);
         let modern = modern.ok_or(GroupError::GroupIdNotFound)?;

@@ -402,3 +402,28 @@ fn a_group_without_members_changes_its_protocol_and_keeps_its_offsets() {
     bench.reload_with_topics();
     assert_eq!(bench.coordinator.group_count(), 0);
 }
+
+#[test]
+fn a_share_group_without_members_outlives_a_reload_until_it_is_deleted() {
+    let mut bench = modern_bench();
+    let named = || DescribeModernGroup { group_id: GROUP.to_owned() };
+    let state = |bench: &mut Bench, request| match bench.ask(request) {
+        GroupReply::DescribeConsumer(described) => described.error.map_or(Ok(described.state), Err),
+        other => panic!("{other:?}"),
+    };
+    let missing = Err(GroupError::GroupIdNotFound);
+    assert_eq!(state(&mut bench, GroupRequest::DescribeShare(named())), missing);
+    bench.hold_appends();
+    let token = bench.send(GroupRequest::EnsureShare(named()));
+    assert!(bench.is_waiting(token), "a group is told of before it is stored");
+    bench.end_appends();
+    bench.reload_with_topics();
+    assert_eq!(state(&mut bench, GroupRequest::EnsureShare(named())), Ok(ModernGroupState::Empty));
+    assert_eq!(state(&mut bench, GroupRequest::DescribeConsumer(named())), missing);
+    bench.ask(GroupRequest::Delete(crate::model::group::DeleteGroup { group_id: GROUP.to_owned() }));
+    assert_eq!(state(&mut bench, GroupRequest::DescribeShare(named())), missing);
+    bench.reload_with_topics();
+    assert_eq!(state(&mut bench, GroupRequest::DescribeShare(named())), missing);
+    bench.beat(joining("a"));
+    assert_eq!(state(&mut bench, GroupRequest::EnsureShare(named())), missing, "it is a consumer group now");
+}
