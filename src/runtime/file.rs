@@ -264,13 +264,20 @@ impl File {
     }
 
     /// Reserves disk space for `length` bytes from `position` on, behind the end of the file: its length stays as it is.
-    /// `truncate` gives back what was not used.
+    /// `truncate` gives back what was not used. While the kernel does it, whoever writes to the file has to wait; `begun` is
+    /// told on the blocking thread that this time begins.
     ///
     /// # Errors
     /// The kernel's: no space, or a file system that cannot reserve.
-    pub async fn reserve(&self, position: u64, length: u64) -> io::Result<()> {
+    pub async fn reserve(
+        &self,
+        position: u64,
+        length: u64,
+        begun: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
         let file = self.clone();
         let reserve = move || {
+            begun();
             Ok(rustix::fs::fallocate(&*file.inner, rustix::fs::FallocateFlags::KEEP_SIZE, position, length)?)
         };
         blocking(reserve).await

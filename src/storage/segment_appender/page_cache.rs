@@ -3,12 +3,14 @@
 //! Write-back is started early, off the shard, every few MiB, so that dirty pages never pile up until the kernel makes
 //! the writer wait (PERF.md, "write-back"). Room ahead of a busy segment is reserved in steps, behind the end of the file:
 //! writing into reserved blocks takes a quarter less CPU than having each write reserve its own (PERF.md, "reserved
-//! room"). A write that failed half way is cut off before the next one, so that none of its batches can come back to life
-//! behind a shorter one.
+//! room"). While the kernel reserves it holds the file; appends then wait without holding the shard's thread. A write that
+//! failed half way is cut off before the next one, so that none of its batches can come back to life behind a shorter one.
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use bytes::Bytes;
 
@@ -48,6 +50,9 @@ struct Reservation {
     /// Whether there may be some: reserved in this life, or left by a killed run.
     may_exist: Cell<bool>,
     is_under_way: Cell<bool>,
+    /// Whether the kernel is at it, and holds the file: a write would have the shard's thread wait, for seconds if the
+    /// allocator's own blocks have to come from a busy disk.
+    holds_file: Arc<AtomicBool>,
     settled: Event,
 }
 
@@ -64,6 +69,7 @@ impl PageCacheAppender {
                 end: Cell::new(Some(0)),
                 may_exist: Cell::new(position > 0),
                 is_under_way: Cell::new(false),
+                holds_file: Arc::default(),
                 settled: Event::new(),
             }),
             map: RefCell::new(Bytes::new()),
@@ -101,7 +107,9 @@ impl PageCacheAppender {
         reservation.may_exist.set(true);
         let (file, reservation) = (self.file.clone(), reservation.clone());
         runtime::spawn_detached(async move {
-            let reserved = file.reserve(start, length).await;
+            let holds_file = reservation.holds_file.clone();
+            let reserved = file.reserve(start, length, move || holds_file.store(true, Relaxed)).await;
+            reservation.holds_file.store(false, Relaxed);
             if let Err(error) = &reserved {
                 // Appends say for themselves whether the disk is full.
                 tracing::debug!(file = %file.path().display(), %error, "no room is reserved any more");
@@ -124,7 +132,7 @@ impl PageCacheAppender {
     }
 
     pub(super) fn is_ready(&self) -> bool {
-        !self.torn.get()
+        !self.torn.get() && !self.reservation.holds_file.load(Relaxed)
     }
 
     /// Gives back the room behind the data, and cuts off what a failed write left there. Reserves none from then on.
@@ -146,6 +154,7 @@ impl PageCacheAppender {
     }
 
     pub(super) async fn make_ready(&self, position: u64) -> io::Result<()> {
+        self.settle().await;
         if self.torn.get() {
             self.file.truncate(position).await?;
             self.torn.set(false);
@@ -177,5 +186,57 @@ impl PageCacheAppender {
 
     pub(super) fn file(&self) -> &File {
         &self.file
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::poll_once;
+
+    use super::*;
+    use crate::runtime::block_on;
+    use crate::runtime::file::OpenMode;
+
+    #[test]
+    fn an_append_waits_while_the_kernel_holds_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        block_on(async {
+            let file = File::open(&dir.path().join("f"), OpenMode::Create).await.unwrap();
+            let appender = PageCacheAppender::new(file, 0, false, 1 << 30);
+            let reservation = appender.reservation.clone();
+            assert!(appender.is_ready());
+            reservation.is_under_way.set(true);
+            assert!(appender.is_ready(), "it may still stand in line, behind slow work");
+            reservation.holds_file.store(true, Relaxed);
+            assert!(!appender.is_ready());
+            let mut ready = std::pin::pin!(appender.make_ready(0));
+            assert!(poll_once(&mut ready).await.is_none());
+            reservation.holds_file.store(false, Relaxed);
+            reservation.is_under_way.set(false);
+            reservation.settled.notify();
+            ready.await.unwrap();
+            assert!(appender.is_ready());
+        });
+    }
+
+    #[test]
+    fn a_busy_segment_has_room_reserved_behind_its_end() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        block_on(async {
+            let path = dir.path().join("f");
+            let file = File::open(&path, OpenMode::Create).await.unwrap();
+            let appender = PageCacheAppender::new(file, 0, false, 1 << 30);
+            let size_bytes = 2 * RESERVE_STEP_BYTES_MIN;
+            let chunk = Bytes::from(vec![0; usize::try_from(size_bytes).unwrap()]);
+            appender.append(&[chunk], 0).unwrap();
+            appender.settle().await;
+            assert!(appender.is_ready());
+            let reserved = || std::fs::metadata(&path).unwrap();
+            assert_eq!(reserved().len(), size_bytes);
+            assert!(reserved().blocks() * 512 >= size_bytes + RESERVE_STEP_BYTES_MIN);
+            appender.trim(size_bytes).await.unwrap();
+            assert!(reserved().blocks() * 512 < size_bytes + RESERVE_STEP_BYTES_MIN);
+        });
     }
 }
