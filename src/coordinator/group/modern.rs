@@ -144,6 +144,12 @@ impl ModernGroup {
         }
     }
 
+    /// The group is there, with an assignment to nobody; its epochs are what Kafka's are then.
+    pub(super) fn begin_without_members(&mut self) {
+        (self.epoch, self.assignment_epoch) = (1, 1);
+        self.changed.extend([About::Epoch, About::TargetEpoch]);
+    }
+
     fn take_changed(&mut self) -> BTreeSet<About> {
         std::mem::take(&mut self.changed)
     }

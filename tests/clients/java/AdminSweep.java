@@ -408,9 +408,14 @@ public final class AdminSweep {
             admin.deleteShareGroupOffsets("no-share", Set.of("swept")).all().get());
         say("deleteShareGroups of none", () -> admin.deleteShareGroups(List.of("no-share")).all().get());
         say("alterShareGroupOffsets of none", () -> admin.alterShareGroupOffsets("no-share", Map.of(first, 3L)).all().get());
-        say("describeShareGroups of the one that was made", () -> admin.describeShareGroups(List.of("no-share")).all().get());
+        say("describeShareGroups of the one that was made", () -> {
+            var found = admin.describeShareGroups(List.of("no-share")).all().get().get("no-share");
+            return found.groupState() + " members " + found.members() + " epochs " + found.groupEpoch() + " "
+                + found.targetAssignmentEpoch();
+        });
         say("listShareGroupOffsets of it", () -> admin.listShareGroupOffsets(
-            Map.of("no-share", new ListShareGroupOffsetsSpec().topicPartitions(List.of(first)))).all().get());
+            Map.of("no-share", new ListShareGroupOffsetsSpec().topicPartitions(List.of(first)))).all().get()
+            .get("no-share").get(first).startOffset());
         say("alterShareGroupOffsets of no topic", () ->
             admin.alterShareGroupOffsets("no-share-either", Map.of(new TopicPartition("no-topic", 0), 3L)).all().get());
         say("describeShareGroups of what was not made", () ->

@@ -13,7 +13,7 @@ use crate::model::group::{
     GroupReply, JOIN_EPOCH, LEAVE_EPOCH, ReplyToken,
 };
 
-use super::{About, Assigned, Current, Kind, MemberInfo, MemberState, ModernGroup};
+use super::{Assigned, Current, Kind, MemberInfo, MemberState, ModernGroup};
 
 impl GroupCoordinator {
     pub(in crate::coordinator::group) fn share_heartbeat(
@@ -49,7 +49,13 @@ impl GroupCoordinator {
             return Effects::reply(token, GroupReply::DescribeConsumer(refused));
         }
         self.ensure_group(group_id, now_ms);
-        self.turn_silently(group_id, now_ms, |turn| turn.begin_share_group_if_new());
+        self.turn_silently(group_id, now_ms, |turn| {
+            if turn.begin_share_group_if_new()
+                && let Some(modern) = &mut turn.group.modern
+            {
+                modern.begin_without_members();
+            }
+        });
         let described = GroupReply::DescribeConsumer(self.describe_modern(Kind::Share, ensure));
         self.turn_alone(group_id, now_ms, |turn| turn.reply_when_stored(token, described))
     }
@@ -62,15 +68,15 @@ fn has_long_name(heartbeat: &ConsumerHeartbeat) -> bool {
 }
 
 impl Turn<'_> {
-    /// A name that nothing is known of becomes a share group.
-    fn begin_share_group_if_new(&mut self) {
+    /// A name that nothing is known of becomes a share group. Whether it has.
+    fn begin_share_group_if_new(&mut self) -> bool {
         let group = &mut *self.group;
-        let is_new = group.modern.is_none() && group.stored.is_none() && group.offsets.is_empty();
-        if is_new && group.is_idle() {
-            let mut modern = ModernGroup::new(Kind::Share, self.now_ms);
-            modern.changed.insert(About::Epoch);
-            group.modern = Some(Box::new(modern));
+        let is_known = group.modern.is_some() || group.stored.is_some() || !group.offsets.is_empty();
+        if is_known || !group.is_idle() {
+            return false;
         }
+        group.modern = Some(Box::new(ModernGroup::new(Kind::Share, self.now_ms)));
+        true
     }
 
     fn share_heartbeat(&mut self, token: ReplyToken, heartbeat: ConsumerHeartbeat) -> Result<(), GroupError> {
