@@ -23,6 +23,9 @@ use crate::partition::{Marker, TransactionStart, Verified};
 use crate::record::BatchHeader;
 use crate::shard::{ShardReply, ShardRequest};
 
+/// The coordinator is asked so often at most whether partitions are in a transaction; one new marker voids its answer once.
+const VERIFICATIONS_COUNT_MAX: usize = 4;
+
 /// What a client that writes in a transaction can be told and does by itself, by the version of its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransactionSupport {
@@ -199,23 +202,39 @@ impl Broker {
     }
 
     /// Asks the partitions, and the coordinator about those in which the transaction is not open yet.
+    ///
+    /// A producer of transaction version 2 begins its next transaction while markers of the last one are on their way; the
+    /// coordinator answers once they are there. What it says is void for a partition that took one meanwhile, so that is
+    /// looked at again.
     async fn verify(
         &self,
         participant: &Participant<'_>,
         partitions: Vec<TopicPartition>,
     ) -> Vec<Result<Option<Verified>, BrokerError>> {
-        let starts = self.transaction_starts(participant, partitions.clone()).await;
-        let is_unknown =
-            |start: &Result<TransactionStart, BrokerError>| matches!(start, Ok(TransactionStart::Unknown(_)));
-        let unknown: Vec<TopicPartition> = partitions
-            .into_iter()
-            .zip(&starts)
-            .filter(|(_, start)| is_unknown(start))
-            .map(|(partition, _)| partition)
-            .collect();
-        let mut said =
-            if unknown.is_empty() { Vec::new() } else { self.ask_about(participant, unknown).await }
-                .into_iter();
+        let mut starts = self.transaction_starts(participant, partitions.clone()).await;
+        let mut said = Vec::new();
+        for attempt in 1..=VERIFICATIONS_COUNT_MAX {
+            let is_unknown = |start: &_| matches!(start, Ok(TransactionStart::Unknown(_)));
+            let of_start = partitions.iter().zip(&starts);
+            let unknown: Vec<_> = of_start
+                .filter(|(_, start)| is_unknown(start))
+                .map(|(partition, _)| partition.clone())
+                .collect();
+            if unknown.is_empty() {
+                break;
+            }
+            said = self.ask_about(participant, unknown).await;
+            if participant.support != TransactionSupport::AddsPartitions || said.iter().any(Result::is_err) {
+                break;
+            }
+            let now = self.transaction_starts(participant, partitions.clone()).await;
+            let is_settled = now.iter().zip(&starts).all(|(now, before)| now == before || !is_unknown(now));
+            if is_settled || attempt == VERIFICATIONS_COUNT_MAX {
+                break;
+            }
+            starts = now;
+        }
+        let mut said = said.into_iter();
         let begins_at_zero = participant.support == TransactionSupport::AddsPartitions;
         starts
             .into_iter()
