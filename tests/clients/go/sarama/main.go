@@ -58,7 +58,7 @@ var codecs = map[string]sarama.CompressionCodec{
 func (c client) Produce(targets []kit.Target, idempotent, plain bool) {
 	kit.FlushRegularly()
 	var producers []sarama.AsyncProducer
-	var answers sync.WaitGroup
+	var unanswered, answers sync.WaitGroup
 	for _, target := range targets {
 		config := config()
 		config.Producer.Compression = codecs[target.Codec]
@@ -76,12 +76,14 @@ func (c client) Produce(targets []kit.Target, idempotent, plain bool) {
 			defer answers.Done()
 			for sent := range producer.Successes() {
 				kit.Say("ack", sent.Topic, sent.Metadata, sent.Partition, sent.Offset)
+				unanswered.Done()
 			}
 		}()
 		go func() {
 			defer answers.Done()
 			for failed := range producer.Errors() {
 				kit.Say("failed", failed.Msg.Topic, failed.Msg.Metadata, failed.Err)
+				unanswered.Done()
 			}
 		}()
 	}
@@ -102,9 +104,12 @@ func (c client) Produce(targets []kit.Target, idempotent, plain bool) {
 				message.Headers = append(message.Headers,
 					sarama.RecordHeader{Key: []byte(header.Name), Value: header.Value})
 			}
+			unanswered.Add(1)
 			producer.Input() <- message
 		}
 	})
+	// A producer that is closed gives up what it is just sending again.
+	unanswered.Wait()
 	for _, producer := range producers {
 		producer.AsyncClose()
 	}
