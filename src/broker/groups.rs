@@ -12,15 +12,8 @@ impl Broker {
     /// Asks the coordinator of the request's group. JoinGroup and SyncGroup may take as long as a rebalance.
     /// Makes the offsets topic on first use.
     pub async fn group(&self, request: GroupRequest) -> GroupReply {
-        let group_id = request.group_id().unwrap_or_default().to_owned();
-        let Ok(shard) = self.group_coordinator(&group_id).await else {
-            return request.refused(GroupError::CoordinatorNotAvailable);
-        };
-        let refused = request.refused(GroupError::CoordinatorNotAvailable);
         let deletion = matches!(request, GroupRequest::Delete(_)).then(|| request.clone());
-        let ShardReply::Group(reply) = self.shard.call(shard, ShardRequest::Group(request)).await else {
-            return refused;
-        };
+        let reply = self.ask_coordinator(request, ShardRequest::Group).await;
         if let Some(deletion) = deletion {
             self.follow_group_deletion(&deletion, &reply).await;
         }
@@ -29,11 +22,19 @@ impl Broker {
 
     /// Asks the coordinator of the request's group, once it has loaded what it keeps.
     pub async fn group_once_loaded(&self, request: GroupRequest) -> GroupReply {
+        self.ask_coordinator(request, ShardRequest::GroupOnceLoaded).await
+    }
+
+    async fn ask_coordinator(
+        &self,
+        request: GroupRequest,
+        asked: fn(GroupRequest) -> ShardRequest,
+    ) -> GroupReply {
         let refused = request.refused(GroupError::CoordinatorNotAvailable);
         let Ok(shard) = self.group_coordinator(request.group_id().unwrap_or_default()).await else {
             return refused;
         };
-        match self.shard.call(shard, ShardRequest::GroupOnceLoaded(request)).await {
+        match self.shard.call(shard, asked(request)).await {
             ShardReply::Group(reply) => reply,
             _ => refused,
         }

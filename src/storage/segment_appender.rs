@@ -47,7 +47,8 @@ impl SegmentAppender {
         }
     }
 
-    /// Repairs what a failed write left behind, or waits: for the kernel to reserve, or while too much is unwritten. `position` is the segment's end.
+    /// Repairs what a failed write left behind; waits while the kernel reserves room, or while too much is unwritten.
+    /// `position` is the segment's end.
     ///
     /// # Errors
     /// The kernel's.

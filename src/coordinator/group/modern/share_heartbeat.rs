@@ -50,9 +50,7 @@ impl GroupCoordinator {
         }
         self.ensure_group(group_id, now_ms);
         self.turn_silently(group_id, now_ms, |turn| {
-            if turn.begin_share_group_if_new()
-                && let Some(modern) = &mut turn.group.modern
-            {
+            if let Some(modern) = turn.begin_share_group_if_new() {
                 modern.begin_without_members();
             }
         });
@@ -68,15 +66,14 @@ fn has_long_name(heartbeat: &ConsumerHeartbeat) -> bool {
 }
 
 impl Turn<'_> {
-    /// A name that nothing is known of becomes a share group. Whether it has.
-    fn begin_share_group_if_new(&mut self) -> bool {
+    /// A name that nothing is known of becomes a share group, which is returned.
+    fn begin_share_group_if_new(&mut self) -> Option<&mut ModernGroup> {
         let group = &mut *self.group;
         let is_known = group.modern.is_some() || group.stored.is_some() || !group.offsets.is_empty();
         if is_known || !group.is_idle() {
-            return false;
+            return None;
         }
-        group.modern = Some(Box::new(ModernGroup::new(Kind::Share, self.now_ms)));
-        true
+        Some(group.modern.insert(Box::new(ModernGroup::new(Kind::Share, self.now_ms))))
     }
 
     fn share_heartbeat(&mut self, token: ReplyToken, heartbeat: ConsumerHeartbeat) -> Result<(), GroupError> {
