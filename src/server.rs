@@ -40,6 +40,7 @@ pub fn run(config: Arc<Config>) -> Result<(), ServerError> {
     process::block_stop_signals();
     let shards = config.shards.resolve().max(1);
     process::raise_open_files_limit();
+    process::avoid_huge_pages();
     let data_dir = DataDir::open(&config.data_dir)?;
     let listeners = Listeners::bind(&config, shards)?;
     let identity = Identity { cluster_id: data_dir.cluster_id().to_owned(), kafka_ports: listeners.ports() };

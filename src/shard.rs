@@ -37,8 +37,8 @@ pub use controller::{
 pub use maintenance::find_partitions;
 pub use partitions::{FoundTopics, OpenFailure};
 pub use request::{
-    ShardReply, ShardRequest, ShareAcknowledge, ShareFetch, ShareRead, ShareStateReply, ShareStateRequest,
-    ShareWait, StartPartition,
+    PlacedBatch, ShardReply, ShardRequest, ShareAcknowledge, ShareFetch, ShareRead, ShareStateReply,
+    ShareStateRequest, ShareWait, StartPartition,
 };
 pub use share_partitions::{ShareGroupSettings, ShareOffsetReset};
 pub use subscribers::Listening;

@@ -7,9 +7,9 @@ use bytes::BytesMut;
 
 use super::router::Split;
 use super::{Broker, BrokerError, ProduceTransaction};
-use crate::model::{Offset, TopicPartition};
-use crate::partition::Appended;
-use crate::shard::{Dispatched, ShardReply, ShardRequest};
+use crate::model::{Offset, ShardId, TopicPartition};
+use crate::partition::{Appended, PartitionError, Verified};
+use crate::shard::{Dispatched, PlacedBatch, ShardReply, ShardRequest};
 
 /// When a produce is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,30 +56,51 @@ pub struct PartitionProduced {
 }
 
 /// A produce that has been dispatched.
-pub struct Producing {
-    dispatched: Vec<(Vec<usize>, Dispatched)>,
-    gathered: Vec<Option<Result<Appended, BrokerError>>>,
+pub enum Producing {
+    /// One batch, as most requests have, or why it was refused.
+    One(Result<Dispatched, BrokerError>),
+    /// Batches, by the shards that they went to: their places in the request, and the shard's answer to come.
+    Many {
+        /// What was dispatched.
+        dispatched: Vec<(Vec<usize>, Dispatched)>,
+        /// What was refused at once, each at its place in the request.
+        gathered: Vec<Option<Result<Appended, BrokerError>>>,
+    },
 }
 
 impl Producing {
     /// Waits for all acknowledgements; one answer for each partition, in the order of the request.
-    pub async fn finish(mut self) -> Vec<PartitionProduced> {
+    pub async fn finish(self) -> Vec<PartitionProduced> {
+        let (dispatched, mut gathered) = match self {
+            Producing::Many { dispatched, gathered } => (dispatched, gathered),
+            Producing::One(Err(error)) => return vec![produced(Err(error))],
+            Producing::One(Ok(asked)) => return vec![produced(next_of(&mut answers_of(asked).await))],
+        };
         // The part of this shard was dispatched last and only runs when awaited: it goes first.
-        for (indexes, asked) in self.dispatched.into_iter().rev() {
-            let mut answers = match asked.answer().await {
-                ShardReply::Appended(answers) => answers.into_iter(),
-                _ => Vec::new().into_iter(),
-            };
+        for (indexes, asked) in dispatched.into_iter().rev() {
+            let mut answers = answers_of(asked).await;
             for index in indexes {
-                let answer = answers.next().map_or(Err(BrokerError::ShardUnavailable), |answer| Ok(answer?));
-                self.gathered[index] = Some(answer);
+                gathered[index] = Some(next_of(&mut answers));
             }
         }
-        self.gathered
+        gathered
             .into_iter()
             .map(|answer| produced(answer.unwrap_or(Err(BrokerError::ShardUnavailable))))
             .collect()
     }
+}
+
+type Answers = std::vec::IntoIter<Result<Appended, PartitionError>>;
+
+async fn answers_of(asked: Dispatched) -> Answers {
+    match asked.answer().await {
+        ShardReply::Appended(answers) => answers.into_iter(),
+        _ => Vec::new().into_iter(),
+    }
+}
+
+fn next_of(answers: &mut Answers) -> Result<Appended, BrokerError> {
+    answers.next().map_or(Err(BrokerError::ShardUnavailable), |answer| Ok(answer?))
 }
 
 fn produced(answer: Result<Appended, BrokerError>) -> PartitionProduced {
@@ -101,34 +122,48 @@ impl Broker {
             None => Vec::new(),
         }
         .into_iter();
-        let mut split = Split::new(self.shards(), request.partitions.len());
-        for (index, PartitionProduce { topic_partition, records }) in
-            request.partitions.into_iter().enumerate()
+        let acks_all = request.acks == Acks::All;
+        let mut partitions = request.partitions;
+        if partitions.len() == 1
+            && let Some(only) = partitions.pop()
         {
-            let verified = match verified.next().unwrap_or(Ok(None)) {
-                Ok(verified) => verified,
-                Err(error) => {
-                    split.refuse(index, error);
-                    continue;
+            return Producing::One(match self.place(only, verified.next()) {
+                Ok((owner, batch)) => {
+                    let append = ShardRequest::Append { batches: vec![batch], acks_all };
+                    Ok(self.shard.dispatch(owner, append).await)
                 }
-            };
-            if topic_partition.topic.is_internal() {
-                let text = format!("Cannot append to internal topic {}", topic_partition.topic);
-                split.refuse(index, BrokerError::InvalidTopic(text));
-                continue;
-            }
-            match self.owner(&topic_partition) {
-                Ok(owner) => split.add(owner, index, (topic_partition, records, verified)),
+                Err(error) => Err(error),
+            });
+        }
+        let mut split = Split::new(self.shards(), partitions.len());
+        for (index, part) in partitions.into_iter().enumerate() {
+            match self.place(part, verified.next()) {
+                Ok((owner, batch)) => split.add(owner, index, batch),
                 Err(error) => split.refuse(index, error),
             }
         }
         let Split { parts, gathered } = split;
-        let acks_all = request.acks == Acks::All;
         let mut dispatched = Vec::new();
         for (shard, (indexes, batches)) in self.remote_first(parts) {
             let append = ShardRequest::Append { batches, acks_all };
             dispatched.push((indexes, self.shard.dispatch(shard, append).await));
         }
-        Producing { dispatched, gathered }
+        Producing::Many { dispatched, gathered }
+    }
+
+    /// Where a partition's batch goes, with what the coordinator said of its transaction.
+    fn place(
+        &self,
+        part: PartitionProduce,
+        verified: Option<Result<Option<Verified>, BrokerError>>,
+    ) -> Result<(ShardId, PlacedBatch), BrokerError> {
+        let PartitionProduce { topic_partition, records } = part;
+        let verified = verified.unwrap_or(Ok(None))?;
+        if topic_partition.topic.is_internal() {
+            let text = format!("Cannot append to internal topic {}", topic_partition.topic);
+            return Err(BrokerError::InvalidTopic(text));
+        }
+        let owner = self.owner(&topic_partition)?;
+        Ok((owner, (topic_partition, records, verified)))
     }
 }

@@ -18,6 +18,9 @@ use super::view::Header;
 /// still fits, and far above any `max.message.bytes`.
 const RECORDS_BYTES_MAX: usize = 1 << 30;
 
+/// Room that a batch begins with: the header and one small record.
+const FIRST_ROOM_BYTES: usize = 256;
+
 /// The batch can take no more: a gigabyte of records, or offset deltas beyond 31 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the batch can take no more records")]
@@ -60,13 +63,9 @@ impl BatchBuilder {
     }
 
     fn over(compression: Compression, header: BatchHeader) -> Self {
-        BatchBuilder {
-            bytes: vec![0; BATCH_HEADER_BYTES],
-            compression,
-            header,
-            next_offset_delta: 0,
-            keeps_base_timestamp: false,
-        }
+        let mut bytes = Vec::with_capacity(FIRST_ROOM_BYTES);
+        bytes.resize(BATCH_HEADER_BYTES, 0);
+        BatchBuilder { bytes, compression, header, next_offset_delta: 0, keeps_base_timestamp: false }
     }
 
     /// A batch that carries on `header`'s offsets, leader epoch, producer and flags, but none of its records.
@@ -154,6 +153,7 @@ impl BatchBuilder {
         }
 
         let out = &mut self.bytes;
+        out.reserve(varint::MAX_VARINT32_BYTES + body_bytes);
         write_length(out, body_bytes);
         out.push(0); // attributes: no bit has a meaning yet
         varint::write_i64(out, timestamp_delta);

@@ -17,6 +17,9 @@ use super::executor::blocking;
 use super::fault::{self, Operation};
 use super::mapped_file;
 
+/// Starting write-back keeps a processor busy, and the kernel gives it to nobody else within one call: so much at a time.
+const WRITE_BACK_PIECE_BYTES: i64 = 256 * 1024;
+
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenMode {
@@ -254,11 +257,18 @@ impl File {
     pub async fn start_write_back(&self, position: u64, length: u64) {
         let file = self.clone();
         blocking(move || {
-            let (Ok(position), Ok(length)) = (i64::try_from(position), i64::try_from(length)) else { return };
-            // SAFETY: a plain system call on an open descriptor; it touches no memory of ours.
-            unsafe {
-                libc::sync_file_range(file.inner.as_raw_fd(), position, length, libc::SYNC_FILE_RANGE_WRITE)
+            let (Ok(start), Ok(end)) = (i64::try_from(position), i64::try_from(position + length)) else {
+                return;
             };
+            let mut at = start;
+            while at < end {
+                let piece = WRITE_BACK_PIECE_BYTES.min(end - at);
+                // SAFETY: a plain system call on an open descriptor; it touches no memory of ours.
+                unsafe {
+                    libc::sync_file_range(file.inner.as_raw_fd(), at, piece, libc::SYNC_FILE_RANGE_WRITE)
+                };
+                at += piece;
+            }
         })
         .await;
     }

@@ -54,6 +54,15 @@ pub fn allowed_cpus() -> Vec<usize> {
     }
 }
 
+/// Has the kernel back memory in pages of 4 KiB. The allocator asks for huge ones, and whoever first touches one waits
+/// until 2 MiB are zeroed: half a millisecond and more, on a shard's thread. Bulk loses nothing, as buffers are used
+/// again and again.
+pub fn avoid_huge_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::warn!(%error, "huge pages stay on; some requests may take longer");
+    }
+}
+
 /// Lifts the soft limit of open files to the hard one and returns it: each partition in use holds a descriptor.
 pub fn raise_open_files_limit() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -215,6 +215,10 @@ fn recv(socket: &net::TcpStream, spare: &mut UninitSlice) -> io::Result<usize> {
 
 /// Writes of `chunks` what the kernel takes now.
 fn send(socket: &net::TcpStream, chunks: &[Bytes]) -> io::Result<usize> {
+    let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+    if let [only] = chunks {
+        return Ok(rustix::io::retry_on_intr(|| rustix::net::send(socket, only, flags))?);
+    }
     let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
     let mut count = 0;
     for chunk in chunks.iter().take(WRITE_SLICES_MAX) {
@@ -222,13 +226,8 @@ fn send(socket: &net::TcpStream, chunks: &[Bytes]) -> io::Result<usize> {
         count += 1;
     }
     let mut control = rustix::net::SendAncillaryBuffer::default();
-    let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
-    loop {
-        match rustix::net::sendmsg(socket, &slices[..count], &mut control, flags) {
-            Err(rustix::io::Errno::INTR) => {}
-            done => return Ok(done?),
-        }
-    }
+    let sending = || rustix::net::sendmsg(socket, &slices[..count], &mut control, flags);
+    Ok(rustix::io::retry_on_intr(sending)?)
 }
 
 /// Drops the first `written` bytes of `chunks`.

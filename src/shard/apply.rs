@@ -4,11 +4,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 
-use bytes::BytesMut;
-
-use super::{Shard, ShardReply, ShardRequest};
+use super::{PlacedBatch, Shard, ShardReply, ShardRequest};
 use crate::model::{LeaderEpoch, TopicPartition};
-use crate::partition::{Appended, Partition, PartitionError, PartitionRead, ReadSpec, Verified};
+use crate::partition::{Partition, PartitionError, PartitionRead, ReadSpec};
 
 type Working = Pin<Box<dyn Future<Output = ShardReply>>>;
 
@@ -167,22 +165,26 @@ impl Shard {
 
     /// Takes a place in line at each partition now; the appends then run one after the other for one partition and
     /// side by side for several.
-    fn begin_appends(
-        &self,
-        batches: Vec<(TopicPartition, BytesMut, Option<Verified>)>,
-        acks_all: bool,
-    ) -> Working {
-        type Appending = Pin<Box<dyn Future<Output = Result<Appended, PartitionError>>>>;
-        let begun: Vec<Appending> = batches
-            .into_iter()
-            .map(|(topic_partition, records, verified)| match self.partition(&topic_partition) {
-                Some(partition) => {
-                    self.flusher.touch(&topic_partition);
-                    Box::pin(partition.append(records, acks_all, verified)) as Appending
+    fn begin_appends(&self, mut batches: Vec<PlacedBatch>, acks_all: bool) -> Working {
+        let begin = |(topic_partition, records, verified): PlacedBatch| {
+            let begun = self.partition(&topic_partition).map(|partition| {
+                self.flusher.touch(&topic_partition);
+                partition.append(records, acks_all, verified)
+            });
+            async move {
+                match begun {
+                    Some(appending) => appending.await,
+                    None => Err(PartitionError::UnknownPartition),
                 }
-                None => Box::pin(async { Err(PartitionError::UnknownPartition) }),
-            })
-            .collect();
+            }
+        };
+        // Most requests are of one batch, which needs no more than the one box.
+        if batches.len() == 1
+            && let Some(only) = batches.pop().map(begin)
+        {
+            return Box::pin(async move { ShardReply::Appended(vec![only.await]) });
+        }
+        let begun = batches.into_iter().map(|batch| Box::pin(begin(batch)) as Pin<Box<_>>).collect();
         Box::pin(async move { ShardReply::Appended(join_all(begun).await) })
     }
 

@@ -22,13 +22,16 @@ use crate::partition::{
 };
 use crate::storage::LogCheckpoint;
 
+/// A batch to append: where, what, and what the coordinator said of its transaction.
+pub type PlacedBatch = (TopicPartition, BytesMut, Option<Verified>);
+
 /// What one shard asks of another (or of itself). Lists are answered entry by entry, in their order.
 #[derive(Debug)]
 pub enum ShardRequest {
     /// Append one batch to each partition.
     Append {
-        /// Where, what, and what the coordinator said of its transaction.
-        batches: Vec<(TopicPartition, BytesMut, Option<Verified>)>,
+        /// The batches.
+        batches: Vec<PlacedBatch>,
         /// Whether the producer asked for acks=all.
         acks_all: bool,
     },
