@@ -28,7 +28,7 @@ pub use error::BrokerError;
 pub use fetch::{FetchPartition, FetchRequest, FetchedPartition};
 pub use offsets::{LogDirPartition, OffsetQuery};
 pub use produce::{Acks, PartitionProduce, PartitionProduced, ProduceRequest, Producing};
-pub use share::{ShareFetchRequest, SharedRecords};
+pub use share::{ShareFetchRequest, ShareProgress, SharedRecords};
 pub use topics::CreatedTopic;
 pub use transactions::{ProduceTransaction, TransactionSupport};
 

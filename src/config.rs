@@ -24,7 +24,10 @@ mod topic;
 pub use describe::{ConfigSource, ConfigSynonym, DescribedConfig};
 pub use entry::{Alias, Alter, ConfigType, Entry, Rule, Unit};
 pub use error::ConfigError;
-pub use group::{SHARE_AUTO_OFFSET_RESET, describe_group, validate_group_override};
+pub use group::{
+    SHARE_AUTO_OFFSET_RESET, SHARE_ISOLATION_LEVEL, SHARE_RENEW_ACKNOWLEDGE_ENABLE, describe_group,
+    group_number, validate_group_bounds, validate_group_override,
+};
 pub use load::{CONFIG_FILE_VARIABLE, Flag, Sources, VARIABLE_PREFIX, variable_of};
 pub use origin::Origin;
 pub use page::configuration_page;

@@ -12,6 +12,7 @@
 //! `RECORD_BYTES_MAX` and `DECOMPRESSED_BYTES_MAX`.
 //! Does not: I/O, read the clock, know topics. Source: Kafka `DefaultRecordBatch`, `DefaultRecord`.
 
+mod aborted;
 mod batches;
 mod builder;
 mod compression;
@@ -25,6 +26,7 @@ mod transcode;
 mod validate;
 mod view;
 
+pub use aborted::AbortedTransactions;
 pub use batches::{Batch, Batches};
 pub use builder::{BatchBuilder, BatchFull};
 pub use compression::{Compression, Decompressor, compress};

@@ -21,12 +21,16 @@ const NOT_OF_A_BROKER: &str = "^TestOptValuesCoversEveryOption$";
 /// What it leaves out by itself: two need a broker with SCRAM, one needs an old one.
 const SKIPPED: [&str; 3] =
     ["TestIssueProduceBrokerTooOldFailsRecords", "TestSCRAMAuth", "TestSCRAMAuthBadCredentials"];
+/// Its share groups give records back on purpose in many places at once; now and then one of them as often as the default
+/// lets a record be delivered, which is then gone, as it has to be, and missed.
+const SHARE_DELIVERY_COUNT_LIMIT: &str = "10";
 /// Fewer tests than this, and the suite did not find its broker.
 const PASSED_MIN: usize = 400;
 
 #[test]
 fn franz_gos_own_tests_pass() {
-    let server = Server::start(Options::default());
+    let server =
+        Server::start(Options::default().set("group.share.delivery.count.limit", SHARE_DELIVERY_COUNT_LIMIT));
     let mut command = Command::new(installed("go/franz-go-suite"));
     command
         .args(["-test.v", "-test.skip", NOT_OF_A_BROKER, "-test.timeout", "9m"])
@@ -44,6 +48,8 @@ fn franz_gos_own_tests_pass() {
             Some(("PASS", _)) => passed += 1,
             Some(("SKIP", rest)) => skipped.push(name(rest)),
             Some(("FAIL", rest)) => failed.push(name(rest)),
+            // "=== RUN" and its like say nothing, in hundreds of lines.
+            _ if line.starts_with("=== ") => {}
             _ => {
                 said.push_str(&line);
                 said.push('\n');

@@ -125,12 +125,13 @@ fn read(key: i16, version: i16, reply: &[u8]) -> String {
         assert_eq!(again, bytes, "the crate would write other bytes");
         format!("{response:#?}")
     }
-    // The crate ends at version 10 of ListOffsets and 1 of WriteTxnMarkers, ShareFetch and ShareAcknowledge; the next ones
-    // have their form.
+    // The crate ends at version 10 of ListOffsets, 1 of WriteTxnMarkers, ShareFetch and ShareAcknowledge and 0 of
+    // DescribeShareGroupOffsets; the next ones have their form.
     let served = version;
     let version = match key {
         2 => version.min(10),
         27 | 78 | 79 => version.min(1),
+        90 => 0,
         _ => version,
     };
     macro_rules! bodies {
@@ -148,6 +149,11 @@ fn read(key: i16, version: i16, reply: &[u8]) -> String {
     if key == 79 && served >= 2 {
         // Version 2 has the duration of locks behind throttle time, error and (no) message.
         rest = [&rest[..7], &rest[11..]].concat().into();
+    }
+    if key == 90 && served >= 1 {
+        // Version 1 has the lag of the one partition before the ends of partition, topic, group and reply.
+        let end = rest.len() - 10;
+        rest = [&rest[..end - 8], &rest[end..]].concat().into();
     }
     bodies!(
         rest, 0 ProduceResponse, 1 FetchResponse, 2 ListOffsetsResponse, 3 MetadataResponse,

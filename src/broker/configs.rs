@@ -166,6 +166,7 @@ impl Broker {
                         )));
                     }
                 }
+                config::validate_group_bounds(&self.config(), &after).map_err(invalid)?;
                 ConfigOwner::Group(name.clone())
             }
         };

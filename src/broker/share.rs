@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Broker, BrokerError};
+use super::{Broker, BrokerError, IsolationLevel};
 use crate::base::clock;
+use crate::config;
 use crate::coordinator::share_partition::ShareSettings;
 use crate::model::group::{DeleteGroupReply, GroupReply, GroupRequest};
 use crate::model::share::{AcknowledgementBatch, AcquiredRecords, ShareError, ShareKey, SharedPartition};
@@ -47,18 +48,34 @@ pub struct SharedRecords {
     pub acquired: Vec<AcquiredRecords>,
 }
 
+/// How far a group has come in one partition.
+#[derive(Debug, Clone)]
+pub struct ShareProgress {
+    /// Whose and where.
+    pub key: ShareKey,
+    /// The first record that is not done, or -1 while nobody has decided.
+    pub start_offset: Offset,
+    /// How many records behind it are done.
+    pub delivery_complete_count: i64,
+}
+
 impl Broker {
     /// How a share group reads, by its own configs over the broker's.
     pub fn share_settings(&self, group_id: &str) -> ShareGroupSettings {
         let config = self.config();
         let image = self.image();
-        let own = |name: &str| image.group_config(group_id, name).map(str::to_owned);
-        let number =
-            |name: &str, of_broker: i64| own(name).and_then(|text| text.parse().ok()).unwrap_or(of_broker);
+        let own = |name: &str| image.group_config(group_id, name);
+        let number = |name: &str, of_broker: i64| {
+            own(name).and_then(|text| config::group_number(&config, name, text)).unwrap_or(of_broker)
+        };
         let lock_ms = i64::from(config.group_share_record_lock_duration_ms);
         let delivery_count_limit = i64::from(config.group_share_delivery_count_limit);
         let max_record_locks = i64::from(config.group_share_partition_max_record_locks);
-        let reset = own("share.auto.offset.reset").unwrap_or_default();
+        let reset = own(config::SHARE_AUTO_OFFSET_RESET).and_then(read_reset);
+        let isolation = match own(config::SHARE_ISOLATION_LEVEL) {
+            Some("read_committed") => IsolationLevel::ReadCommitted,
+            _ => IsolationLevel::ReadUncommitted,
+        };
         ShareGroupSettings {
             limits: ShareSettings {
                 record_lock_duration_ms: number("share.record.lock.duration.ms", lock_ms),
@@ -68,8 +85,10 @@ impl Broker {
                 ))
                 .unwrap_or(i16::MAX),
                 partition_max_record_locks: number("share.partition.max.record.locks", max_record_locks),
+                is_renew_enabled: own(config::SHARE_RENEW_ACKNOWLEDGE_ENABLE) != Some("false"),
             },
-            reset: read_reset(&reset).unwrap_or(ShareOffsetReset::Latest),
+            reset: reset.unwrap_or(ShareOffsetReset::Latest),
+            isolation,
         }
     }
 
@@ -210,17 +229,21 @@ impl Broker {
         }
     }
 
-    /// How far the group has come in each partition that it reads: key and start offset.
-    pub async fn share_offsets(&self, group_id: &str) -> Vec<(ShareKey, Offset)> {
+    /// How far the group has come in each partition that it reads.
+    pub async fn share_progress(&self, group_id: &str) -> Vec<ShareProgress> {
         let mut found = Vec::new();
         for shard in 0..self.shards() {
             let list = ShareStateRequest::List { group_id: group_id.to_owned() };
             let reply = self.shard.call(shard, ShardRequest::ShareState(list)).await;
             if let ShardReply::ShareState(ShareStateReply::Listed(listed)) = reply {
-                found.extend(listed.into_iter().map(|(key, state)| (key, state.start_offset)));
+                found.extend(listed.into_iter().map(|(key, state)| ShareProgress {
+                    key,
+                    start_offset: state.start_offset,
+                    delivery_complete_count: state.delivery_complete_count(),
+                }));
             }
         }
-        found.sort();
+        found.sort_by(|left, right| left.key.cmp(&right.key));
         found
     }
 
@@ -254,9 +277,12 @@ impl Broker {
     /// # Errors
     /// If it could not be stored.
     pub async fn forget_share_topics(&self, group_id: &str, topic_ids: &[Uuid]) -> Result<(), ShareError> {
-        let all = self.share_offsets(group_id).await;
-        let keys: Vec<ShareKey> =
-            all.into_iter().map(|(key, _)| key).filter(|key| topic_ids.contains(&key.topic_id)).collect();
+        let all = self.share_progress(group_id).await;
+        let keys: Vec<ShareKey> = all
+            .into_iter()
+            .map(|progress| progress.key)
+            .filter(|key| topic_ids.contains(&key.topic_id))
+            .collect();
         self.close_shares(keys.clone()).await;
         self.forget_share_states(ShareStateRequest::Forget { keys }).await
     }
@@ -270,7 +296,7 @@ impl Broker {
         {
             return reply;
         }
-        let keys = self.share_offsets(&group_id).await.into_iter().map(|(key, _)| key).collect();
+        let keys = self.share_progress(&group_id).await.into_iter().map(|progress| progress.key).collect();
         self.close_shares(keys).await;
         // What is left would only be found again by a group of the same name.
         let _ = self.forget_share_states(ShareStateRequest::ForgetGroup { group_id }).await;

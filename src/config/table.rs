@@ -278,9 +278,21 @@ declare_entries! {
         /// Silence after which a member of a consumer group (KIP-848) is removed.
         group_consumer_session_timeout_ms: i32 as Int, "group.consumer.session.timeout.ms",
             default "45000", bounds 1 => INT_MAX, unit Milliseconds;
+        /// The smallest `consumer.session.timeout.ms` that a group may set for itself.
+        group_consumer_min_session_timeout_ms: i32 as Int, "group.consumer.min.session.timeout.ms",
+            default "45000", bounds 1 => INT_MAX, unit Milliseconds;
+        /// The largest `consumer.session.timeout.ms` that a group may set for itself.
+        group_consumer_max_session_timeout_ms: i32 as Int, "group.consumer.max.session.timeout.ms",
+            default "60000", bounds 1 => INT_MAX, unit Milliseconds;
         /// How often members of consumer groups are told to send heartbeats.
         group_consumer_heartbeat_interval_ms: i32 as Int, "group.consumer.heartbeat.interval.ms",
             default "5000", bounds 1 => INT_MAX, unit Milliseconds;
+        /// The smallest `consumer.heartbeat.interval.ms` that a group may set for itself.
+        group_consumer_min_heartbeat_interval_ms: i32 as Int, "group.consumer.min.heartbeat.interval.ms",
+            default "5000", bounds 1 => INT_MAX, unit Milliseconds;
+        /// The largest `consumer.heartbeat.interval.ms` that a group may set for itself.
+        group_consumer_max_heartbeat_interval_ms: i32 as Int, "group.consumer.max.heartbeat.interval.ms",
+            default "15000", bounds 1 => INT_MAX, unit Milliseconds;
         /// How many members a consumer group may have.
         group_consumer_max_size: usize as Int, "group.consumer.max.size",
             default "2147483647", bounds 1 => INT_MAX;
@@ -291,6 +303,12 @@ declare_entries! {
         /// assigned together; 0 assigns at once.
         group_consumer_assignment_interval_ms: i32 as Int, "group.consumer.assignment.interval.ms",
             default "1000", bounds 0 => INT_MAX, unit Milliseconds;
+        /// The smallest `consumer.assignment.interval.ms` that a group may set for itself.
+        group_consumer_min_assignment_interval_ms: i32 as Int, "group.consumer.min.assignment.interval.ms",
+            default "0", bounds 0 => INT_MAX, unit Milliseconds;
+        /// The largest `consumer.assignment.interval.ms` that a group may set for itself.
+        group_consumer_max_assignment_interval_ms: i32 as Int, "group.consumer.max.assignment.interval.ms",
+            default "15000", bounds 0 => INT_MAX, unit Milliseconds;
         /// The longest time between two looks for topics that match a group's regular expressions; new topics are
         /// looked for at once.
         group_consumer_regex_refresh_interval_ms: i32 as Int, "group.consumer.regex.refresh.interval.ms",
@@ -298,23 +316,59 @@ declare_entries! {
         /// Silence after which a member of a share group (KIP-932) is removed.
         group_share_session_timeout_ms: i32 as Int, "group.share.session.timeout.ms",
             default "45000", bounds 1 => INT_MAX, unit Milliseconds;
+        /// The smallest `share.session.timeout.ms` that a group may set for itself.
+        group_share_min_session_timeout_ms: i32 as Int, "group.share.min.session.timeout.ms",
+            default "45000", bounds 1 => INT_MAX, unit Milliseconds;
+        /// The largest `share.session.timeout.ms` that a group may set for itself.
+        group_share_max_session_timeout_ms: i32 as Int, "group.share.max.session.timeout.ms",
+            default "60000", bounds 1 => INT_MAX, unit Milliseconds;
         /// How often members of share groups are told to send heartbeats.
         group_share_heartbeat_interval_ms: i32 as Int, "group.share.heartbeat.interval.ms",
             default "5000", bounds 1 => INT_MAX, unit Milliseconds;
+        /// The smallest `share.heartbeat.interval.ms` that a group may set for itself.
+        group_share_min_heartbeat_interval_ms: i32 as Int, "group.share.min.heartbeat.interval.ms",
+            default "5000", bounds 1 => INT_MAX, unit Milliseconds;
+        /// The largest `share.heartbeat.interval.ms` that a group may set for itself.
+        group_share_max_heartbeat_interval_ms: i32 as Int, "group.share.max.heartbeat.interval.ms",
+            default "15000", bounds 1 => INT_MAX, unit Milliseconds;
         /// How many members a share group may have.
         group_share_max_size: usize as Int, "group.share.max.size", default "200", bounds 1 => 1_000;
         /// The shortest time between two assignments of a share group; 0 assigns at once.
         group_share_assignment_interval_ms: i32 as Int, "group.share.assignment.interval.ms",
             default "1000", bounds 0 => INT_MAX, unit Milliseconds;
+        /// The smallest `share.assignment.interval.ms` that a group may set for itself.
+        group_share_min_assignment_interval_ms: i32 as Int, "group.share.min.assignment.interval.ms",
+            default "0", bounds 0 => INT_MAX, unit Milliseconds;
+        /// The largest `share.assignment.interval.ms` that a group may set for itself.
+        group_share_max_assignment_interval_ms: i32 as Int, "group.share.max.assignment.interval.ms",
+            default "15000", bounds 0 => INT_MAX, unit Milliseconds;
         /// How long a record is locked for the member of a share group that it was delivered to.
         group_share_record_lock_duration_ms: i32 as Int, "group.share.record.lock.duration.ms",
             default "30000", bounds 1_000 => 3_600_000, unit Milliseconds;
+        /// The smallest `share.record.lock.duration.ms` that a group may set for itself.
+        group_share_min_record_lock_duration_ms: i32 as Int, "group.share.min.record.lock.duration.ms",
+            default "15000", bounds 1000 => INT_MAX, unit Milliseconds;
+        /// The largest `share.record.lock.duration.ms` that a group may set for itself.
+        group_share_max_record_lock_duration_ms: i32 as Int, "group.share.max.record.lock.duration.ms",
+            default "60000", bounds 1000 => INT_MAX, unit Milliseconds;
         /// How often a record is delivered to a share group at most; after that nobody gets it.
         group_share_delivery_count_limit: i16 as Int, "group.share.delivery.count.limit",
             default "5", bounds 2 => 10;
+        /// The smallest `share.delivery.count.limit` that a group may set for itself.
+        group_share_min_delivery_count_limit: i32 as Int, "group.share.min.delivery.count.limit",
+            default "2", bounds 2 => INT_MAX;
+        /// The largest `share.delivery.count.limit` that a group may set for itself.
+        group_share_max_delivery_count_limit: i32 as Int, "group.share.max.delivery.count.limit",
+            default "10", bounds 2 => INT_MAX;
         /// How many records of one partition may be on their way to a share group; beyond it members wait.
         group_share_partition_max_record_locks: i32 as Int, "group.share.partition.max.record.locks",
             default "2000", bounds 100 => 10_000;
+        /// The smallest `share.partition.max.record.locks` that a group may set for itself.
+        group_share_min_partition_max_record_locks: i32 as Int, "group.share.min.partition.max.record.locks",
+            default "100", bounds 100 => INT_MAX;
+        /// The largest `share.partition.max.record.locks` that a group may set for itself.
+        group_share_max_partition_max_record_locks: i32 as Int, "group.share.max.partition.max.record.locks",
+            default "4000", bounds 100 => INT_MAX;
         /// How many sessions members of share groups may have; further ones are refused.
         group_share_max_share_sessions: usize as Int, "group.share.max.share.sessions",
             default "2000", bounds 1 => INT_MAX;

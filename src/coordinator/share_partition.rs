@@ -12,8 +12,11 @@
 //!       ^                     |  +----reject, gap--> Archived
 //!       +--release, lock ends-+  (Archived instead once it was delivered as often as it may be)
 //! ```
-//! Invariants: runs cover [start offset, end offset) without a gap or an overlap; the first run is never done, so that the
-//! start offset moves with every record that is done in turn; an acquired run has a member and a deadline.
+//! Invariants: runs cover [start offset, end offset) without a gap or an overlap, and neighbours differ; the first run is
+//! never done, so that the start offset moves with every record that is done in turn; an acquired run has a member and a
+//! deadline.
+//! What was delivered half as often as it may be is searched for the record that makes its consumers fail: fewer records
+//! at a time, and at last each alone, so that it is archived without others.
 //! Delivery counts of locked records are stored only when the lock ends, so a crash may deliver a record once more than
 //! it counts; it never loses one.
 //! Source: KIP-932; Kafka's SharePartition.
@@ -21,6 +24,7 @@
 mod state;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::model::Offset;
@@ -37,6 +41,8 @@ pub struct ShareSettings {
     pub delivery_count_limit: i16,
     /// Most records between start offset and end offset.
     pub partition_max_record_locks: i64,
+    /// Whether a member may keep a record for another lock duration (`share.renew.acknowledge.enable`).
+    pub is_renew_enabled: bool,
 }
 
 /// Where a record stands.
@@ -105,7 +111,7 @@ impl SharePartition {
             };
             partition.push(first, batch.last_offset, standing, batch.delivery_count);
         }
-        partition.settle();
+        partition.settle(&[(start_offset, partition.end_offset)]);
         partition
     }
 
@@ -133,51 +139,112 @@ impl SharePartition {
         self.settings.partition_max_record_locks - (self.end_offset - self.start_offset)
     }
 
-    /// Locks available records of the offered batches (first and last offset of each, in order, as they were found
-    /// from `read_from` on) for `member`: whole batches until there are at least `max_records`, and exactly that many
-    /// when `is_strict`. Offsets between the batches have no records and count as done.
+    /// Locks available records of the offered batches (first and last offset of each, in order, as they were found in
+    /// `read`) for `member`: whole batches until there are at least `max_records`, and exactly that many when
+    /// `is_strict`. What of `read` lies outside of the batches has no records for anybody and counts as done.
     pub fn acquire(
         &mut self,
         member: &Arc<str>,
-        read_from: Offset,
+        read: Range<Offset>,
         offered: &[(Offset, Offset)],
         max_records: i64,
         is_strict: bool,
         now_ms: i64,
     ) -> Vec<AcquiredRecords> {
         let deadline_ms = now_ms.saturating_add(self.settings.record_lock_duration_ms);
+        let lock = Standing::Acquired { member: member.clone(), deadline_ms };
+        let end_offset = self.end_offset;
         let mut acquired = Vec::new();
         let mut left = max_records;
-        let mut expected = read_from;
+        let mut expected = read.start;
         for &(first, last) in offered {
-            let gaps = self.parts(expected, first - 1, |run| run.standing == Standing::Available);
-            gaps.into_iter().for_each(|(first, last)| self.set(first, last, &Standing::Archived, None));
+            self.skip(expected, first - 1);
             expected = last + 1;
-            if last >= self.end_offset && left > 0 && self.room() > 0 {
-                if first > self.end_offset {
-                    self.push(self.end_offset, first - 1, Standing::Archived, 0);
-                }
+            if last >= self.end_offset && self.room() > 0 {
                 self.push(self.end_offset, last, Standing::Available, 0);
             }
             let available: Vec<(Offset, Offset)> =
                 self.parts(first, last, |run| run.standing == Standing::Available);
-            for (first, last) in available {
-                if left <= 0 {
-                    break;
-                }
-                let last = if is_strict { last.min(first + left - 1) } else { last };
-                let standing = Standing::Acquired { member: member.clone(), deadline_ms };
-                let delivery_count = self.count_at(first).saturating_add(1);
-                self.set(first, last, &standing, Some(delivery_count));
-                left -= last - first + 1;
-                acquired.push(AcquiredRecords { first_offset: first, last_offset: last, delivery_count });
+            let is_suspect =
+                available.iter().any(|(first, _)| self.count_at(*first) >= self.suspicious_count());
+            // One that keeps failing shall not wear out others: its batch does not come with other batches.
+            if !is_suspect || acquired.is_empty() {
+                left -= self.acquire_in_batch(
+                    &available,
+                    last - first + 1,
+                    left,
+                    is_strict,
+                    &lock,
+                    &mut acquired,
+                );
+            }
+            if is_suspect {
+                left = 0;
             }
             if left <= 0 {
                 break;
             }
         }
-        self.settle();
+        if left > 0 {
+            self.skip(expected, read.end - 1);
+        }
+        self.settle(&[(read.start.min(end_offset), self.end_offset.min(read.end))]);
         acquired
+    }
+
+    /// Locks the available parts of one batch of `length` offsets; how many records that were.
+    fn acquire_in_batch(
+        &mut self,
+        available: &[(Offset, Offset)],
+        length: i64,
+        max_records: i64,
+        is_strict: bool,
+        lock: &Standing,
+        acquired: &mut Vec<AcquiredRecords>,
+    ) -> i64 {
+        let (mut count, mut together) = (0, i64::MAX);
+        for &(first, last) in available {
+            let delivered = self.count_at(first);
+            together = together.min(self.most_together(length, delivered));
+            if count >= max_records.min(together) {
+                break;
+            }
+            let most = if is_strict { max_records.min(together) } else { together };
+            let last = last.min(first.saturating_add(most - count - 1));
+            let delivery_count = delivered.saturating_add(1);
+            self.set(first, last, lock, Some(delivery_count));
+            acquired.push(AcquiredRecords { first_offset: first, last_offset: last, delivery_count });
+            count += last - first + 1;
+        }
+        count
+    }
+
+    /// How often a record was delivered when it is thought to be what makes its consumers fail: half of its deliveries.
+    fn suspicious_count(&self) -> i16 {
+        (self.settings.delivery_count_limit.saturating_add(1) / 2).max(2)
+    }
+
+    /// Most records of a batch of `length` offsets to lock together, if one of them was delivered so often: fewer by half
+    /// with each delivery from the suspicious count on, and alone the last time, so that it is not archived with others.
+    fn most_together(&self, length: i64, delivery_count: i16) -> i64 {
+        let next_count = delivery_count.saturating_add(1);
+        let failures = next_count.saturating_sub(self.suspicious_count());
+        if failures <= 0 {
+            i64::MAX
+        } else if next_count >= self.settings.delivery_count_limit {
+            1
+        } else {
+            length.checked_shr(failures.unsigned_abs().into()).unwrap_or(0).max(1)
+        }
+    }
+
+    /// There are no records in [first, last] that anybody is to have.
+    fn skip(&mut self, first: Offset, last: Offset) {
+        let known = self.parts(first, last, |run| run.standing == Standing::Available);
+        known.into_iter().for_each(|(first, last)| self.set(first, last, &Standing::Archived, None));
+        if last >= self.end_offset && self.room() > 0 {
+            self.push(self.end_offset, last, Standing::Archived, 0);
+        }
     }
 
     /// Takes in what a member says of records that it has locked. All of it counts, or none.
@@ -190,8 +257,7 @@ impl SharePartition {
         batches: &[AcknowledgementBatch],
         now_ms: i64,
     ) -> Result<Changes, ShareError> {
-        let mut next = self.clone();
-        let mut touched: Vec<(Offset, Offset)> = Vec::new();
+        let mut parts: Vec<(Offset, Offset, AcknowledgeType)> = Vec::new();
         let mut behind: Option<Offset> = None;
         for batch in batches {
             let count = batch.last_offset.checked_sub(batch.first_offset).map_or(0, |span| span + 1);
@@ -201,26 +267,34 @@ impl SharePartition {
                 || count <= 0
                 || !is_ordered
                 || !(batch.types.len() == 1 || is_type_for_each)
+                || batch.last_offset >= self.end_offset
             {
                 return Err(ShareError::InvalidRequest);
             }
             behind = Some(batch.last_offset);
-            if batch.last_offset >= next.end_offset {
-                return Err(ShareError::InvalidRequest);
-            }
-            for (first, last, kind) in by_type(batch) {
-                // What lies before the start offset has been decided by other means.
-                let first = first.max(next.start_offset);
-                if first <= last {
-                    next.acknowledge_part(member, first, last, kind, now_ms)?;
-                    touched.push((first, last));
-                }
-            }
+            // What lies before the start offset has been decided by other means.
+            let known = by_type(batch)
+                .into_iter()
+                .map(|(first, last, kind)| (first.max(self.start_offset), last, kind));
+            parts.extend(known.filter(|(first, last, _)| first <= last));
         }
-        let changes = next.changes(&touched);
-        *self = next;
-        self.settle();
+        if !parts.iter().all(|(first, last, kind)| self.may_acknowledge(member, *first, *last, *kind)) {
+            return Err(ShareError::InvalidRecordState);
+        }
+        for (first, last, kind) in &parts {
+            self.acknowledge_part(member, *first, *last, *kind, now_ms);
+        }
+        let touched: Vec<(Offset, Offset)> = parts.iter().map(|(first, last, _)| (*first, *last)).collect();
+        let changes = self.changes(&touched);
+        self.settle(&touched);
         Ok(Changes { start_offset: self.start_offset, ..changes })
+    }
+
+    /// Whether the member has locked all of [first, last], and may say `kind` of it.
+    fn may_acknowledge(&self, member: &str, first: Offset, last: Offset, kind: AcknowledgeType) -> bool {
+        let own = self.parts(first, last, |run| run.is_locked_by(member));
+        let is_all_own = own.iter().map(|(first, last)| last - first + 1).sum::<i64>() == last - first + 1;
+        is_all_own && (kind != AcknowledgeType::Renew || self.settings.is_renew_enabled)
     }
 
     fn acknowledge_part(
@@ -230,32 +304,26 @@ impl SharePartition {
         last: Offset,
         kind: AcknowledgeType,
         now_ms: i64,
-    ) -> Result<(), ShareError> {
-        let is_own =
-            |run: &Run| matches!(&run.standing, Standing::Acquired { member: by, .. } if **by == *member);
-        let own = self.parts(first, last, is_own);
-        if own.iter().map(|(first, last)| last - first + 1).sum::<i64>() != last - first + 1 {
-            return Err(ShareError::InvalidRecordState);
-        }
+    ) {
         match kind {
             AcknowledgeType::Accept => self.set(first, last, &Standing::Acknowledged, None),
             AcknowledgeType::Gap | AcknowledgeType::Reject => {
                 self.set(first, last, &Standing::Archived, None)
             }
-            AcknowledgeType::Release => own.into_iter().for_each(|(first, last)| self.free(first, last)),
+            AcknowledgeType::Release => {
+                let by_count = self.parts(first, last, |_| true);
+                by_count.into_iter().for_each(|(first, last)| self.free(first, last));
+            }
             AcknowledgeType::Renew => {
                 let deadline_ms = now_ms.saturating_add(self.settings.record_lock_duration_ms);
                 self.set(first, last, &Standing::Acquired { member: member.into(), deadline_ms }, None);
             }
         }
-        Ok(())
     }
 
     /// Frees everything that a member has locked, as its session ended.
     pub fn release_member(&mut self, member: &str) -> Changes {
-        let is_own =
-            |run: &Run| matches!(&run.standing, Standing::Acquired { member: by, .. } if **by == *member);
-        self.free_all(is_own)
+        self.free_all(|run| run.is_locked_by(member))
     }
 
     /// Frees every lock that has ended.
@@ -287,8 +355,8 @@ impl SharePartition {
             // Who has locked them may still say so; nobody else gets them.
             let first = self.start_offset;
             let unlocked = self.parts(first, log_start_offset - 1, |run| run.standing == Standing::Available);
-            unlocked.into_iter().for_each(|(first, last)| self.set(first, last, &Standing::Archived, None));
-            self.settle();
+            unlocked.iter().for_each(|(first, last)| self.set(*first, *last, &Standing::Archived, None));
+            self.settle(&unlocked);
         }
         let gone = StateBatch {
             first_offset: before,
@@ -297,12 +365,6 @@ impl SharePartition {
             delivery_count: 0,
         };
         Changes { start_offset: self.start_offset, batches: vec![gone] }
-    }
-
-    /// How many records from the start offset on are done.
-    pub fn delivery_complete_count(&self) -> i64 {
-        let done = self.runs.iter().filter(|(_, run)| run.is_done());
-        done.map(|(first, run)| run.last - first + 1).sum()
     }
 
     fn free_all(&mut self, is_freed: impl Fn(&Run) -> bool) -> Changes {
@@ -314,7 +376,7 @@ impl SharePartition {
             .collect();
         freed.iter().for_each(|(first, last)| self.free(*first, *last));
         let changes = self.changes(&freed);
-        self.settle();
+        self.settle(&freed);
         Changes { start_offset: self.start_offset, ..changes }
     }
 
@@ -365,21 +427,34 @@ impl SharePartition {
         }
     }
 
-    /// Moves the start offset over what is done, and joins neighbours that have become alike.
-    fn settle(&mut self) {
+    /// Joins neighbours that have become alike by what was done to these records, and moves the start offset over what is
+    /// done.
+    fn settle(&mut self, touched: &[(Offset, Offset)]) {
+        for &(first, last) in touched {
+            self.join(first, last);
+        }
         while let Some(first) = self.runs.first_entry()
             && first.get().is_done()
         {
             self.start_offset = first.remove().last + 1;
         }
-        let mut joined: BTreeMap<Offset, Run> = BTreeMap::new();
-        for (first, run) in std::mem::take(&mut self.runs) {
-            match joined.last_entry() {
-                Some(mut before) if before.get().is_like(&run) => before.get_mut().last = run.last,
-                _ => drop(joined.insert(first, run)),
+    }
+
+    /// Joins the runs of [first, last] and the two beside it, as far as they are alike.
+    fn join(&mut self, first: Offset, last: Offset) {
+        let begin = self.runs.range(..first).next_back().map_or(first, |(begin, _)| *begin);
+        let mut before: Option<Offset> = None;
+        for at in self.runs.range(begin..=last + 1).map(|(at, _)| *at).collect::<Vec<_>>() {
+            let run = self.runs.get(&at).cloned();
+            let earlier = before.and_then(|before| self.runs.get_mut(&before));
+            match (earlier, run) {
+                (Some(earlier), Some(run)) if earlier.is_like(&run) => {
+                    earlier.last = run.last;
+                    self.runs.remove(&at);
+                }
+                _ => before = Some(at),
             }
         }
-        self.runs = joined;
     }
 
     /// The state of these records for the log. Locked ones are stored as available.
@@ -414,6 +489,10 @@ impl SharePartition {
             assert_eq!(*first, at);
             assert!(run.last >= *first);
             at = run.last + 1;
+            assert!(
+                self.runs.get(&at).is_none_or(|next| !run.is_like(next)),
+                "{first} and {at} could be one run"
+            );
         }
         assert_eq!(at, self.end_offset);
         assert!(self.runs.first_key_value().is_none_or(|(_, run)| !run.is_done()));
@@ -421,6 +500,10 @@ impl SharePartition {
 }
 
 impl Run {
+    fn is_locked_by(&self, member: &str) -> bool {
+        matches!(&self.standing, Standing::Acquired { member: by, .. } if **by == *member)
+    }
+
     fn is_done(&self) -> bool {
         matches!(self.standing, Standing::Acknowledged | Standing::Archived)
     }

@@ -135,7 +135,7 @@ kafka_apis! {
     77  ShareGroupDescribe       share_group_describe       1..=1    0;
     78  ShareFetch               share_fetch                1..=2    0 by hand;
     79  ShareAcknowledge         share_acknowledge          1..=2    0 by hand;
-    90  DescribeShareGroupOffsets describe_share_group_offsets 0..=0 0;
+    90  DescribeShareGroupOffsets describe_share_group_offsets 0..=1 0 by hand;
     91  AlterShareGroupOffsets   alter_share_group_offsets  0..=0    0;
     92  DeleteShareGroupOffsets  delete_share_group_offsets 0..=0    0;
 }

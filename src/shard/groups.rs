@@ -136,7 +136,7 @@ impl Shard {
     pub(super) async fn load_groups(self: &Rc<Self>, partition: Rc<Partition>) {
         let index = partition.topic_partition().partition;
         let mut coordinator = GroupCoordinator::new(settings(&self.config()));
-        coordinator.set_topics(topics_view::of(self.image()));
+        coordinator.set_topics(topics_view::of(self.image(), self.config()));
         let host = Rc::new(GroupHost {
             log: StateLog::new(partition),
             coordinator: RefCell::new(coordinator),
@@ -176,7 +176,7 @@ impl Shard {
 
     /// Lets every coordinator know of the present topics.
     pub(super) fn tell_groups_of_topics(&self) {
-        let topics = topics_view::of(self.image());
+        let topics = topics_view::of(self.image(), self.config());
         for host in self.groups.hosts.borrow().values() {
             host.coordinator.borrow_mut().set_topics(topics.clone());
         }

@@ -20,7 +20,7 @@ use crate::coordinator::share_partition::{Changes, SharePartition, ShareSettings
 use crate::model::share::{AcknowledgementBatch, ShareError, ShareKey, SharedPartition};
 use crate::model::{NO_LEADER_EPOCH, Offset, Uuid};
 use crate::partition::{FetchWaiter, IsolationLevel, OffsetSpec, Partition, ReadSpec};
-use crate::record::Batches;
+use crate::record::{AbortedTransactions, Batches};
 use crate::runtime::local::TurnQueue;
 use crate::runtime::{spawn_detached, timeout};
 
@@ -42,6 +42,8 @@ pub struct ShareGroupSettings {
     pub limits: ShareSettings,
     /// Where it begins.
     pub reset: ShareOffsetReset,
+    /// How far it may see (`share.isolation.level`).
+    pub isolation: IsolationLevel,
 }
 
 /// All of one shard.
@@ -55,6 +57,8 @@ struct ShareHost {
     partition: Rc<Partition>,
     state_epoch: i32,
     machine: RefCell<SharePartition>,
+    /// How far the group may see now.
+    isolation: Cell<IsolationLevel>,
     /// One reader looks for records at a time.
     readers: TurnQueue,
     /// Those who wait for records to become free.
@@ -110,25 +114,34 @@ impl Shard {
             offset,
             max_bytes,
             at_least_one: true,
-            isolation: IsolationLevel::ReadUncommitted,
+            isolation: host.isolation.get(),
             current_leader_epoch: NO_LEADER_EPOCH,
         };
         let read = host.partition.read(&spec).await.map_err(|error| {
             tracing::debug!(partition = %host.partition.topic_partition(), %error, "a share group cannot read");
             ShareError::UnknownPartition
         })?;
-        let offered: Vec<(Offset, Offset)> = read
-            .chunks
-            .iter()
-            .flat_map(|chunk| Batches::new(chunk).map_while(Result::ok))
-            .map(|batch| (batch.header.base_offset, batch.header.last_offset()))
-            .collect();
+        // Records of aborted transactions are for nobody; there are none where everything may be seen.
+        let mut aborted = AbortedTransactions::new(&read.aborted_transactions);
+        let (mut offered, mut read_to): (Vec<(Offset, Offset)>, Offset) = (Vec::new(), offset);
+        for batch in read.chunks.iter().flat_map(|chunk| Batches::new(chunk).map_while(Result::ok)) {
+            read_to = batch.header.next_offset();
+            if !aborted.cover(&batch) {
+                offered.push((batch.header.base_offset, batch.header.last_offset()));
+            }
+        }
         if host.is_closed.get() {
             return Err(ShareError::StateNotAvailable);
         }
         let now_ms = clock::now_ms();
-        let acquired =
-            host.machine.borrow_mut().acquire(member, offset, &offered, max_records, is_strict, now_ms);
+        let acquired = host.machine.borrow_mut().acquire(
+            member,
+            offset..read_to,
+            &offered,
+            max_records,
+            is_strict,
+            now_ms,
+        );
         if acquired.is_empty() {
             return Ok(ShareRead::default());
         }
@@ -218,6 +231,7 @@ impl Shard {
         let key = key_of(group_id, shared);
         if let Some(host) = self.share_partitions.hosts.borrow().get(&key) {
             host.machine.borrow_mut().set_settings(settings.limits);
+            host.isolation.set(settings.isolation);
             return Ok(host.clone());
         }
         let partition = self.partition(&shared.topic_partition).ok_or(ShareError::UnknownPartition)?;
@@ -240,6 +254,7 @@ impl Shard {
             partition,
             state_epoch: state.state_epoch,
             machine: RefCell::new(machine),
+            isolation: Cell::new(settings.isolation),
             readers: TurnQueue::new(),
             waiters: RefCell::default(),
             has_timer: Cell::new(false),
@@ -345,7 +360,7 @@ impl ShareHost {
     fn watch(&self, waiter: &Rc<FetchWaiter>) {
         // What is free before the end is there at once; at the end it has yet to come.
         if let Some(offset) = self.machine.borrow().next_fetch_offset() {
-            self.partition.watch(offset, IsolationLevel::ReadUncommitted, waiter);
+            self.partition.watch(offset, self.isolation.get(), waiter);
         }
         let mut waiters = self.waiters.borrow_mut();
         waiters.retain(|waiter| waiter.strong_count() > 0);

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
+use crate::config::{Config, group_number};
 use crate::coordinator::group::topics::{Topics, TopicsView};
 use crate::metadata::ClusterImage;
 use crate::model::{PartitionIndex, TopicName, Uuid};
 
-/// Shares the image; nothing is copied.
+/// Shares the image and the broker's config; nothing is copied.
 #[derive(Debug)]
-struct ImageView(Arc<ClusterImage>);
+struct ImageView(Arc<ClusterImage>, Arc<Config>);
 
-/// The topics of `image`.
-pub(super) fn of(image: Arc<ClusterImage>) -> Topics {
-    Arc::new(ImageView(image))
+/// The topics of `image`, and its groups' configs within the bounds of `config`.
+pub(super) fn of(image: Arc<ClusterImage>, config: Arc<Config>) -> Topics {
+    Arc::new(ImageView(image, config))
 }
 
 fn count(partitions: usize) -> PartitionIndex {
@@ -33,7 +34,7 @@ impl TopicsView for ImageView {
     }
 
     fn group_config(&self, group_id: &str, name: &str) -> Option<i64> {
-        self.0.group_config(group_id, name)?.parse().ok()
+        group_number(&self.1, name, self.0.group_config(group_id, name)?)
     }
 
     fn for_each_name(&self, each: &mut dyn FnMut(&str)) {

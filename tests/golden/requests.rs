@@ -591,7 +591,8 @@ fn body(key: i16, version: i16, known: Known) -> (bool, BytesMut) {
                 m::describe_share_group_offsets_request::DescribeShareGroupOffsetsRequestGroup::default()
                     .with_group_id(GroupId(text(SHARE_GROUP)))
                     .with_topics(None);
-            encoded(&m::DescribeShareGroupOffsetsRequest::default().with_groups(vec![group]), version)
+            // Version 1 asks as version 0 does.
+            encoded(&m::DescribeShareGroupOffsetsRequest::default().with_groups(vec![group]), 0)
         }
         91 => {
             let topic = m::alter_share_group_offsets_request::AlterShareGroupOffsetsRequestTopic::default()

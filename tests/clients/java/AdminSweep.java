@@ -248,6 +248,12 @@ public final class AdminSweep {
         alter("of no topic", none, OpType.SET, "retention.ms", "1");
         alter("of a group", group, OpType.SET, "consumer.session.timeout.ms", "50000");
         alter("of a group, out of range", group, OpType.SET, "consumer.session.timeout.ms", "1");
+        alter("of a group, as long as a heartbeat", group, OpType.SET, "share.heartbeat.interval.ms", "45000");
+        alter("of a group, isolation", group, OpType.SET, "share.isolation.level", "read_committed");
+        alter("of a group, no isolation", group, OpType.SET, "share.isolation.level", "serializable");
+        alter("of a group, renewals", group, OpType.SET, "share.renew.acknowledge.enable", "perhaps");
+        alter("of a group, too many deliveries", group, OpType.SET, "share.delivery.count.limit", "11");
+        alter("of a group, locks", group, OpType.SET, "share.partition.max.record.locks", "4001");
         alter("of a group, an unknown name", group, OpType.SET, "retention.ms", "1");
         everyConfig("describeConfigs afterwards", topic);
         say("describeConfigs of the group afterwards",
@@ -413,9 +419,12 @@ public final class AdminSweep {
             return found.groupState() + " members " + found.members() + " epochs " + found.groupEpoch() + " "
                 + found.targetAssignmentEpoch();
         });
-        say("listShareGroupOffsets of it", () -> admin.listShareGroupOffsets(
-            Map.of("no-share", new ListShareGroupOffsetsSpec().topicPartitions(List.of(first)))).all().get()
-            .get("no-share").get(first).startOffset());
+        say("listShareGroupOffsets of it", () -> {
+            var found = admin.listShareGroupOffsets(
+                Map.of("no-share", new ListShareGroupOffsetsSpec().topicPartitions(List.of(first)))).all().get()
+                .get("no-share").get(first);
+            return found.startOffset() + " lag " + found.lag();
+        });
         say("alterShareGroupOffsets of no topic", () ->
             admin.alterShareGroupOffsets("no-share-either", Map.of(new TopicPartition("no-topic", 0), 3L)).all().get());
         say("describeShareGroups of what was not made", () ->
