@@ -278,6 +278,30 @@ fn a_killed_client_is_gone_whatever_it_was_doing() {
     }
 }
 
+#[test]
+fn a_client_that_wants_no_replies_hears_of_its_subscriptions_all_the_same() {
+    let (redis, subject) = (Redis::start(), Subject::start(2));
+    for protocol in [2, 3] {
+        let [expected, seen] = [redis.address(), subject.address()].map(|address| {
+            let mut client = Connection::of_protocol(address, protocol);
+            let mut send = |commands: &[&[&str]], replies: usize| -> Vec<Reply> {
+                let bytes: Vec<u8> = commands.iter().flat_map(|command| encode(command)).collect();
+                client.send_raw(&bytes).expect("the server reads");
+                (0..replies).map(|_| client.receive().expect("a confirmation")).collect()
+            };
+            let off = ["CLIENT", "REPLY", "OFF"];
+            let mut heard = send(&[&["PING"], &off, &["PING"], &["SUBSCRIBE", "channel", "other"]], 3);
+            Connection::open(address).call(&["PUBLISH", "channel", "hello"]);
+            heard.extend(send(&[], 1));
+            let unsubscribe = ["UNSUBSCRIBE", "channel", "other"];
+            let on = ["CLIENT", "REPLY", "ON"];
+            heard.extend(send(&[&["PING"], &unsubscribe, &["PUNSUBSCRIBE"], &["PING"], &on, &["PING"]], 5));
+            heard
+        });
+        assert_eq!(expected, seen, "version {protocol}");
+    }
+}
+
 /// A generator of commands that mean something, over two streams, two groups and three consumers.
 struct Walk {
     state: u64,

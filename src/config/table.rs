@@ -250,6 +250,11 @@ declare_entries! {
         /// and go on when the socket drains. Nothing is dropped.
         redis_push_buffer_bytes: usize as Long, "redis.push.buffer.bytes",
             default "256KiB", bounds 1024 => 2_147_483_647, unit Bytes;
+        /// How long after a push has reached the socket of `SUBSCRIBE topic@group` it counts as read. Who dies earlier, or
+        /// hangs up without UNSUBSCRIBE or QUIT, leaves it to be pushed again. Longer is safer for slow subscribers and
+        /// repeats more.
+        redis_subscription_acknowledge_delay_ms: u64 as Long, "redis.subscription.acknowledge.delay.ms",
+            default "1000", bounds 0 => 86_400_000, unit Milliseconds;
         /// How many channels and patterns one connection may subscribe to; further ones are refused.
         redis_subscriptions_max: usize as Int, "redis.subscriptions.max", default "10000", bounds 1 => INT_MAX;
         /// How many entries of one group of one stream may wait for their acknowledgement; beyond it XREADGROUP is

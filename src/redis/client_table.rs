@@ -16,9 +16,9 @@ use crate::runtime::tcp::Closer;
 pub struct ClientTable {
     clients: Mutex<BTreeMap<u64, Arc<ClientEntry>>>,
     next_id: AtomicU64,
-    /// Connections since the start.
+    /// Connections since the start, or since CONFIG RESETSTAT.
     total_connections: AtomicU64,
-    /// Commands since the start.
+    /// Commands since then.
     total_commands: AtomicU64,
 }
 
@@ -106,6 +106,12 @@ impl ClientTable {
     /// Counts commands that were carried out.
     pub(super) fn count_commands(&self, count: u64) {
         self.total_commands.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Counts connections and commands from 0 again.
+    pub(super) fn reset_counts(&self) {
+        self.total_connections.store(0, Ordering::Relaxed);
+        self.total_commands.store(0, Ordering::Relaxed);
     }
 
     pub(super) fn totals(&self) -> ClientTotals {

@@ -10,12 +10,13 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_lite::future::{self, poll_once};
 
 use super::client::{Client, ReplyMode};
 use super::command::{Call, CommandRow, Flow};
 use super::error_reply::ErrorReply;
+use super::fan_out::Ending;
 use super::front::Front;
 use super::link::Link;
 use super::resp::{Args, Decoded, Decoder, Encoder, OwnedArgs};
@@ -48,8 +49,7 @@ pub async fn serve(stream: Stream, peer: SocketAddr, front: Rc<Front>) {
     if let Err(panic) = catch_panic(connection.run()).await {
         tracing::error!(%peer, panic, "a connection failed");
     }
-    // What was durably subscribed to is acknowledged as far as it has reached the socket.
-    client.subscriptions.end_all(&client).await;
+    client.subscriptions.end_all(&client, Ending::Gone).await;
     link.close();
 }
 
@@ -153,7 +153,7 @@ impl Connection {
     /// Puts the replies on their way and waits until there is room for more.
     async fn send(&mut self) {
         let link = &self.client.link;
-        link.queue(Bytes::from(self.out.take()));
+        link.queue_all(self.out.take());
         link.flush().await;
         // Somebody else may be sending: pushes to a subscriber whose socket is full.
         link.wait_while(|link| !link.is_ending() && link.unsent_bytes() > UNSENT_REPLIES_MAX_BYTES as u64)
@@ -163,7 +163,7 @@ impl Connection {
     /// Pushes of a new subscription come behind its confirmation.
     fn start_subscriptions(&mut self) {
         if self.client.subscriptions.has_unstarted() {
-            self.client.link.queue(Bytes::from(self.out.take()));
+            self.client.link.queue_all(self.out.take());
             self.client.link.flush_soon();
             self.client.subscriptions.start(&self.client);
         }
@@ -172,7 +172,7 @@ impl Connection {
     /// Carries out one command.
     async fn handle(&mut self, owned: OwnedArgs) -> Flow {
         if self.client.reply_mode.get() != ReplyMode::On {
-            self.client.link.queue(Bytes::from(self.out.take())); // what is taken back begins at the front
+            self.client.link.queue_all(self.out.take()); // what is taken back begins at the front
         }
         let reply_start = self.out.len();
         self.out.set_protocol(self.client.protocol());
@@ -223,7 +223,7 @@ impl Connection {
         let waits = row.may_block() && args.from(1).any(|word| word.eq_ignore_ascii_case(b"BLOCK"));
         if waits {
             // What was answered before must not wait with this command.
-            client.link.queue(Bytes::from(self.out.take()));
+            client.link.queue_all(self.out.take());
             client.link.flush_soon();
         }
         let reply_start = self.out.len();
@@ -244,7 +244,7 @@ impl Connection {
             Flow::Continue
         });
         for then in when_sent.take() {
-            let mark = client.link.queue(Bytes::from(self.out.take()));
+            let mark = client.link.queue_all(self.out.take());
             client.link.flush_soon();
             then(mark);
         }

@@ -4,7 +4,6 @@
 //! key and value have no field. Readers see what is below the last stable offset, without control records and without
 //! records of aborted transactions, out of batches of any codec.
 
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use super::entry_id::write_id;
@@ -13,8 +12,8 @@ use super::resp::digits;
 use crate::base::units::KIB;
 use crate::broker::{Broker, BrokerError, FetchPartition, FetchRequest, FetchedPartition, IsolationLevel};
 use crate::model::stream_group::StreamEntryId;
-use crate::model::{NO_LEADER_EPOCH, Offset, ProducerId, TopicPartition};
-use crate::record::{Batches, Compression, ControlType, RecordView, for_each_record, parse_control_batch};
+use crate::model::{NO_LEADER_EPOCH, Offset, TopicPartition};
+use crate::record::{AbortedTransactions, Batches, Compression, RecordView, for_each_record};
 use crate::runtime;
 
 /// Field of the record's key.
@@ -251,18 +250,15 @@ fn decode_now(
         tracing::error!(%error, "a batch of the log cannot be read");
         ErrorReply::err(format_args!("a batch of the log cannot be read: {error}"))
     };
+    // One copy of what is read, not one more each time that there is no room: entries take about what their records take.
+    let left_bytes = (wanted.count - found.len()).saturating_mul(ENTRY_BYTES_GUESS);
+    let expected = fetched.size_bytes.min(left_bytes);
+    found.bytes.reserve(expected + expected / 8);
     let mut aborted = AbortedTransactions::new(&fetched.aborted_transactions);
     for batch in fetched.chunks.iter().flat_map(|chunk| Batches::new(chunk)) {
         let batch = batch.map_err(unreadable)?;
         let header = &batch.header;
-        aborted.reach(header.base_offset);
-        if header.is_control() {
-            if parse_control_batch(batch.bytes)
-                .is_ok_and(|control| control.control_type == ControlType::Abort)
-            {
-                aborted.end(header.producer_id);
-            }
-        } else if !(header.is_transactional() && aborted.has(header.producer_id)) {
+        if !aborted.cover(&batch) && !header.is_control() {
             for_each_record(batch.bytes, |record| {
                 if record.offset < found.next_offset {
                     return ControlFlow::Continue(());
@@ -291,41 +287,12 @@ fn decode_now(
     Ok(())
 }
 
-/// The aborted transactions that are open at the batch which is being read.
-struct AbortedTransactions {
-    /// First offset and producer of those still to come, the nearest last.
-    coming: Vec<(Offset, ProducerId)>,
-    open: BTreeSet<ProducerId>,
-}
-
-impl AbortedTransactions {
-    fn new(aborted: &[(ProducerId, Offset)]) -> Self {
-        let mut coming: Vec<_> = aborted.iter().map(|(producer, first)| (*first, *producer)).collect();
-        coming.sort_unstable_by(|left, right| right.cmp(left));
-        AbortedTransactions { coming, open: BTreeSet::new() }
-    }
-
-    /// Opens those that have begun at `offset`.
-    fn reach(&mut self, offset: Offset) {
-        while let Some((_, producer)) = self.coming.pop_if(|(first, _)| *first <= offset) {
-            self.open.insert(producer);
-        }
-    }
-
-    fn end(&mut self, producer: ProducerId) {
-        self.open.remove(&producer);
-    }
-
-    fn has(&self, producer: ProducerId) -> bool {
-        self.open.contains(&producer)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::model::ProducerId;
     use crate::record::{BatchBuilder, Header, end_transaction_batch};
 
     fn fetched(batches: Vec<Bytes>, aborted: Vec<(ProducerId, Offset)>) -> FetchedPartition {

@@ -14,6 +14,9 @@ use crate::model::{NO_LEADER_EPOCH, Offset, TopicPartition};
 /// Beyond every offset.
 pub(super) const OFFSET_MAX: Offset = Offset::MAX - 1;
 
+/// A bulk string of two numbers of 19 digits.
+const ID_REPLY_BYTES_MAX: usize = "$39\r\n".len() + 39 + "\r\n".len();
+
 /// An id as a client wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EntryId {
@@ -32,6 +35,7 @@ pub(super) enum EntryId {
 /// Appends the id of a record as a bulk string. A record without a timestamp has 0 in its place.
 pub(super) fn write_id(out: &mut Vec<u8>, timestamp_ms: i64, offset: Offset) {
     let timestamp_ms = timestamp_ms.max(0);
+    out.reserve(ID_REPLY_BYTES_MAX);
     out.push(b'$');
     digits(out, i64::from(digit_count(timestamp_ms) + 1 + digit_count(offset)));
     out.extend_from_slice(b"\r\n");

@@ -18,6 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_lite::future;
 
+pub(super) use acknowledge::Ending;
 pub(super) use subscription::{Form, Kind, Subscription};
 
 use super::entries::{self, Entries, StartOver, Wanted};

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::client_table::ClientTable;
 use super::command::CommandTable;
@@ -43,6 +44,8 @@ pub(super) struct Limits {
     pub(super) reply_bytes: usize,
     /// Bytes of pushes that wait for a subscriber's socket.
     pub(super) push_buffer_bytes: usize,
+    /// From a push's reaching the socket until it counts as read by a durable subscription.
+    pub(super) acknowledge_delay: Duration,
     /// Subscriptions of one connection.
     pub(super) subscriptions: usize,
     /// Bytes of the commands between MULTI and EXEC.
@@ -59,6 +62,7 @@ impl Limits {
             },
             reply_bytes: config.redis_reply_max_bytes,
             push_buffer_bytes: config.redis_push_buffer_bytes,
+            acknowledge_delay: Duration::from_millis(config.redis_subscription_acknowledge_delay_ms),
             subscriptions: config.redis_subscriptions_max,
             transaction_bytes: config.redis_query_buffer_max_bytes,
         }

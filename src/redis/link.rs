@@ -59,6 +59,14 @@ impl Link {
         self.queued_bytes.get()
     }
 
+    /// As [`Link::queue`], for many chunks.
+    pub(super) fn queue_all(&self, chunks: impl Iterator<Item = Bytes>) -> u64 {
+        for chunk in chunks {
+            self.queue(chunk);
+        }
+        self.queued_bytes.get()
+    }
+
     /// Bytes that have reached the socket since the connection began.
     pub(super) fn sent_bytes(&self) -> u64 {
         self.sent_bytes.get()

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use super::client::Client;
-use super::fan_out::{Form, Kind, Subscription};
+use super::fan_out::{Ending, Form, Kind, Subscription};
 use crate::base::glob;
 use crate::broker::Listening;
 use crate::model::{TopicName, Uuid};
@@ -109,7 +109,7 @@ impl Subscriptions {
         self.note_counts(client);
         client.broker().count_subscriber(named.listening.clone(), false).await;
         for reader in named.readers.take() {
-            reader.finish().await;
+            reader.finish(Ending::Said).await;
         }
         true
     }
@@ -130,8 +130,8 @@ impl Subscriptions {
         }
     }
 
-    /// Ends all, the client being gone, and stores how far the durable ones have come.
-    pub(super) async fn end_all(&self, client: &Client) {
+    /// Ends all, and stores how far the durable ones have come.
+    pub(super) async fn end_all(&self, client: &Client, ending: Ending) {
         let all = std::mem::take(&mut *self.named.borrow_mut());
         for named in all.values() {
             named.end();
@@ -140,7 +140,7 @@ impl Subscriptions {
         for named in all.into_values() {
             client.broker().count_subscriber(named.listening.clone(), false).await;
             for reader in named.readers.take() {
-                reader.finish().await;
+                reader.finish(ending).await;
             }
         }
     }

@@ -48,8 +48,10 @@ struct Owed {
     batch: usize,
     index: i64,
     timestamp_ms: i64,
-    /// For PUBLISH: the reply is the count of subscribers.
+    /// For PUBLISH: the reply is how many subscribers this has.
     channel: Option<TopicName>,
+    /// Counted before the append: whoever subscribes later reads from behind it.
+    subscribers: usize,
 }
 
 struct Located {
@@ -157,7 +159,7 @@ impl Writes {
         if builder.append(timestamp_ms, fields.key, fields.value, fields.headers()).is_err() {
             return false;
         }
-        self.replies.push(Owed { batch, index, timestamp_ms, channel: None });
+        self.replies.push(Owed { batch, index, timestamp_ms, channel: None, subscribers: 0 });
         self.gathered_bytes += size_bytes;
         true
     }
@@ -171,7 +173,7 @@ impl Writes {
             return false;
         }
         let channel = Some(self.batches[batch].place.topic.clone());
-        self.replies.push(Owed { batch, index, timestamp_ms, channel });
+        self.replies.push(Owed { batch, index, timestamp_ms, channel, subscribers: 0 });
         self.gathered_bytes += size_bytes;
         true
     }
@@ -200,17 +202,16 @@ impl Writes {
             return;
         }
         let batches = std::mem::take(&mut self.batches);
-        let replies = std::mem::take(&mut self.replies);
+        let mut replies = std::mem::take(&mut self.replies);
         self.gathered_bytes = 0;
-        // Counted before the append: whoever subscribes later reads from behind it.
-        let receivers: Vec<usize> = counts(client, &replies);
+        count_subscribers(client.broker(), &mut replies);
         let appended = append(client.broker(), batches).await;
-        for (owed, receivers) in replies.iter().zip(receivers) {
+        for owed in &replies {
             match appended
                 .get(owed.batch)
                 .map(|produced| (&produced.base_offset, produced.log_append_time_ms))
             {
-                Some((Ok(_), _)) if owed.channel.is_some() => out.count(receivers),
+                Some((Ok(_), _)) if owed.channel.is_some() => out.count(owed.subscribers),
                 Some((Ok(base_offset), stamped_ms)) => {
                     let timestamp_ms = if stamped_ms >= 0 { stamped_ms } else { owed.timestamp_ms };
                     write_id(out.as_mut_vec(), timestamp_ms, base_offset + owed.index);
@@ -222,22 +223,17 @@ impl Writes {
     }
 }
 
-/// How many subscribers each owed reply tells of; consecutive ones to one channel are counted once.
-fn counts(client: &Client, replies: &[Owed]) -> Vec<usize> {
-    let mut counts = Vec::with_capacity(replies.len());
+/// Counts the subscribers that each owed reply tells of; those of consecutive ones to one channel once.
+fn count_subscribers(broker: &Broker, replies: &mut [Owed]) {
     let mut last: Option<(&TopicName, usize)> = None;
     for owed in replies {
-        counts.push(match (&owed.channel, last) {
-            (None, _) => 0,
-            (Some(channel), Some((counted, count))) if channel == counted => count,
-            (Some(channel), _) => {
-                let count = client.broker().subscribers_of(channel);
-                last = Some((channel, count));
-                count
-            }
-        });
+        let Some(channel) = &owed.channel else { continue };
+        owed.subscribers = match last {
+            Some((counted, count)) if counted == channel => count,
+            _ => broker.subscribers_of(channel),
+        };
+        last = Some((channel, owed.subscribers));
     }
-    counts
 }
 
 async fn append(broker: &Broker, batches: Vec<Batch>) -> Vec<PartitionProduced> {

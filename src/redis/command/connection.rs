@@ -4,6 +4,7 @@ use super::client::{client, client_name};
 use super::{Call, CommandResult, Flow, commands};
 use crate::redis::client::ReplyMode;
 use crate::redis::error_reply::ErrorReply;
+use crate::redis::fan_out::Ending;
 use crate::redis::resp::Protocol;
 
 /// The version of Redis whose commands are spoken.
@@ -45,6 +46,7 @@ async fn echo(call: &mut Call<'_>) -> CommandResult {
 }
 
 async fn quit(call: &mut Call<'_>) -> CommandResult {
+    call.client.subscriptions.end_all(call.client, Ending::Said).await;
     call.out.ok();
     Ok(Flow::End)
 }
@@ -60,7 +62,7 @@ async fn select(call: &mut Call<'_>) -> CommandResult {
 async fn reset(call: &mut Call<'_>) -> CommandResult {
     let client = call.client;
     client.transaction.take();
-    client.subscriptions.end_all(client).await;
+    client.subscriptions.end_all(client, Ending::Said).await;
     client.set_protocol(Protocol::Resp2);
     call.out.set_protocol(Protocol::Resp2);
     client.reply_mode.set(ReplyMode::On);

@@ -69,12 +69,9 @@ pub(super) async fn xclaim(call: &mut Call<'_>) -> CommandResult {
 /// XAUTOCLAIM key group consumer min-idle-ms start [COUNT count] [JUSTID]
 pub(super) async fn xautoclaim(call: &mut Call<'_>) -> CommandResult {
     let broker = call.client.broker();
-    let place = place_of_group(broker, call.arg(1), call.arg(2)).await?;
-    let group = Group::new(broker, &place, call.arg(2))?;
     let consumer = parse::text(call.arg(3), "consumer's name")?;
     let min_idle_ms = min_idle(call.arg(4), "XAUTOCLAIM")?;
     let (start, exclusive) = entry_id::parse_bound(call.arg(5))?;
-    let first = entry_id::first_offset(broker, &place, start, exclusive).await?;
     let mut options = Options::new(call.args, 6);
     let (mut count, mut just_ids) = (AUTOCLAIM_COUNT, false);
     while !options.is_done() {
@@ -89,6 +86,9 @@ pub(super) async fn xautoclaim(call: &mut Call<'_>) -> CommandResult {
             return Err(ErrorReply::syntax());
         }
     }
+    let place = place_of_group(broker, call.arg(1), call.arg(2)).await?;
+    let group = Group::new(broker, &place, call.arg(2))?;
+    let first = entry_id::first_offset(broker, &place, start, exclusive).await?;
     // One more than wanted, which is where the next call begins.
     let filter = PendingFilter {
         first,

@@ -85,7 +85,7 @@ pub(super) async fn xreadgroup(call: &mut Call<'_>) -> CommandResult {
             }
         }
         if !found.is_empty() {
-            put_streams(call.out, &found);
+            put_streams(call.out, found);
             return Ok(Flow::Continue);
         }
         let left = options.deadline.left().filter(|_| waits && !broker.is_stopping());
@@ -184,7 +184,7 @@ async fn history(
                 gone.array(2);
                 put_id(&mut gone, id);
                 gone.null_array();
-                found.bytes.extend(gone.take());
+                found.bytes.append(gone.as_mut_vec());
             }
         }
         let StreamEntryId { offset, timestamp_ms } = id;

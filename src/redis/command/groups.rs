@@ -219,7 +219,12 @@ async fn set_id(call: &mut Call<'_>) -> CommandResult {
     let broker = call.client.broker();
     group_options(call, false)?;
     let place = stream_name::find(broker, call.arg(2)).await?.ok_or_else(missing_stream)?;
-    let position = GroupStart::parse(call.arg(4))?.position(broker, &place).await?;
+    let start = match call.arg(4) {
+        b"-" => GroupStart::Behind(EntryId::Start),
+        b"+" => GroupStart::End, // beyond the last entry a group cannot have read
+        id => GroupStart::parse(id)?,
+    };
+    let position = start.position(broker, &place).await?;
     Group::new(broker, &place, call.arg(3))?.ask(StreamGroupVerb::SetPosition(position)).await?;
     call.ok()
 }

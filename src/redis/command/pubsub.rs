@@ -10,7 +10,7 @@ use super::{Call, CommandResult, Flow, commands, parse, unknown_subcommand};
 use crate::base::{clock, glob};
 use crate::broker::{Listening, OffsetSpec, TopicImage};
 use crate::model::{Offset, PartitionIndex, TopicPartition};
-use crate::redis::client::Client;
+use crate::redis::client::{Client, ReplyMode};
 use crate::redis::entry_id::list_offset;
 use crate::redis::error_reply::ErrorReply;
 use crate::redis::fan_out::{Form, Kind, Subscription};
@@ -74,17 +74,30 @@ async fn subscribe_all(call: &mut Call<'_>, kind: Kind, word: &str) -> CommandRe
             match opened {
                 Ok(named) => client.subscriptions.add(client, kind, name.to_vec(), named).await,
                 Err(error) => {
-                    call.out.error(&error.0);
+                    if client.reply_mode.get() == ReplyMode::On {
+                        call.out.error(&error.0);
+                    }
                     continue;
                 }
             }
         }
-        call.out.push(3);
-        call.out.bulk(word.as_bytes());
-        call.out.bulk(name);
-        call.out.count(client.subscriptions.count_of(kind));
+        confirm(call, kind, word, Some(name));
     }
     Ok(Flow::Continue)
+}
+
+/// Confirms that a subscription has begun or ended. As what is pushed, this leaves even when CLIENT REPLY is off.
+fn confirm(call: &mut Call<'_>, kind: Kind, word: &str, name: Option<&[u8]>) {
+    call.out.push(3);
+    call.out.bulk(word.as_bytes());
+    match name {
+        Some(name) => call.out.bulk(name),
+        None => call.out.null(),
+    }
+    call.out.count(call.client.subscriptions.count_of(kind));
+    if call.client.reply_mode.get() != ReplyMode::On {
+        call.client.link.queue_all(call.out.take());
+    }
 }
 
 async fn open(client: &Rc<Client>, kind: Kind, name: &[u8]) -> Result<Named, ErrorReply> {
@@ -278,17 +291,11 @@ async fn unsubscribe_all(call: &mut Call<'_>, kind: Kind, word: &str) -> Command
         _ => call.args.from(1).map(<[u8]>::to_vec).collect(),
     };
     if names.is_empty() {
-        call.out.push(3);
-        call.out.bulk(word.as_bytes());
-        call.out.null();
-        call.out.count(client.subscriptions.count_of(kind));
+        confirm(call, kind, word, None);
     }
     for name in names {
         client.subscriptions.remove(client, kind, &name).await;
-        call.out.push(3);
-        call.out.bulk(word.as_bytes());
-        call.out.bulk(&name);
-        call.out.count(client.subscriptions.count_of(kind));
+        confirm(call, kind, word, Some(&name));
     }
     Ok(Flow::Continue)
 }

@@ -249,7 +249,11 @@ async fn config(call: &mut Call<'_>) -> CommandResult {
             }
             call.ok()
         }
-        ("GET" | "SET", _) => Err(ErrorReply::arity(&format!("config|{}", call.word(1)))),
+        ("RESETSTAT", 2) => {
+            call.client.front.clients.reset_counts();
+            call.ok()
+        }
+        ("GET" | "SET" | "RESETSTAT", _) => Err(ErrorReply::arity(&format!("config|{}", call.word(1)))),
         _ => Err(unknown_subcommand("CONFIG", call.arg(1))),
     }
 }

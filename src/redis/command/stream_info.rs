@@ -96,7 +96,7 @@ async fn stream(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let entries = read(&broker, &place, start, count, max_bytes).await?;
     call.out.bulk(b"entries");
     call.out.array(entries.len());
-    call.out.raw(&entries.bytes);
+    call.out.raw_owned(entries.bytes);
     call.out.bulk(b"groups");
     call.out.array(groups.len());
     for (name, committed) in groups {

@@ -65,7 +65,7 @@ async fn range(call: &mut Call<'_>, start: &[u8], end: &[u8], is_reverse: bool) 
             return Err(too_large());
         }
         call.out.array(found.len());
-        call.out.raw(&found.bytes);
+        call.out.raw_owned(found.bytes);
     }
     Ok(Flow::Continue)
 }
@@ -218,7 +218,7 @@ pub(super) async fn xread(call: &mut Call<'_>) -> CommandResult {
         let changed = broker.image_changed();
         let found = read_all(call, &mut readings, options.count).await?;
         if !found.is_empty() {
-            put_streams(call.out, &found);
+            put_streams(call.out, found);
             return Ok(Flow::Continue);
         }
         let Some(left) = options.deadline.left().filter(|_| !broker.is_stopping()) else { break };
@@ -254,7 +254,7 @@ async fn read_all<'a>(
 }
 
 /// Writes streams with their entries, a map in RESP3.
-pub(super) fn put_streams(out: &mut Encoder, streams: &[(&[u8], Entries)]) {
+pub(super) fn put_streams(out: &mut Encoder, streams: Vec<(&[u8], Entries)>) {
     let is_map = out.protocol() == Protocol::Resp3;
     if is_map {
         out.map(streams.len());
@@ -267,7 +267,7 @@ pub(super) fn put_streams(out: &mut Encoder, streams: &[(&[u8], Entries)]) {
         }
         out.bulk(key);
         out.array(entries.len());
-        out.raw(&entries.bytes);
+        out.raw_owned(entries.bytes);
     }
 }
 

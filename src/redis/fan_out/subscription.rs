@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::acknowledge::Acknowledging;
+use super::acknowledge::{Acknowledging, Ending};
 use super::{Positions, Source};
 use crate::broker::{Broker, OffsetSpec};
 use crate::model::{Offset, PartitionIndex, TopicName, TopicPartition, Uuid};
@@ -59,7 +59,7 @@ impl Form {
                 out.bulk(topic.as_bytes());
             }
         }
-        Form { prefix: out.take() }
+        Form { prefix: std::mem::take(out.as_mut_vec()) }
     }
 
     fn pushes(&self, read: &Entries, from: Offset) -> Bytes {
@@ -102,8 +102,7 @@ impl Subscription {
     ) -> Rc<Self> {
         let broker = client.broker().clone();
         let topic_id = broker.image().topic(&topic).map(|topic| topic.id);
-        let acknowledging =
-            group.map(|group| Acknowledging::new(broker.clone(), client.link.clone(), group, topic.clone()));
+        let acknowledging = group.map(|group| Acknowledging::new(client, group, topic.clone()));
         Rc::new(Subscription {
             link: client.link.clone(),
             entry: client.membership.entry.clone(),
@@ -168,9 +167,9 @@ impl Subscription {
     }
 
     /// Stores how far a durable subscription that has ended has come.
-    pub(in crate::redis) async fn finish(&self) {
+    pub(in crate::redis) async fn finish(&self, ending: Ending) {
         if let Some(acknowledging) = &self.acknowledging {
-            acknowledging.finish().await;
+            acknowledging.finish(ending).await;
         }
     }
 

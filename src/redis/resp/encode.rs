@@ -1,5 +1,12 @@
 //! Replies and pushes, in the form that the client has asked for with HELLO.
 
+use bytes::Bytes;
+
+use crate::base::units::KIB;
+
+/// What was encoded elsewhere is copied behind the replies before it up to here; more becomes a chunk of its own.
+const COPIED_BYTES_MAX: usize = 4 * KIB;
+
 /// Which protocol a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(in crate::redis) enum Protocol {
@@ -13,13 +20,16 @@ pub(in crate::redis) enum Protocol {
 /// Replies in the making, one behind the other.
 #[derive(Debug, Default)]
 pub(in crate::redis) struct Encoder {
+    /// What stands before `out`.
+    chunks: Vec<Bytes>,
+    chunks_bytes: usize,
     out: Vec<u8>,
     protocol: Protocol,
 }
 
 impl Encoder {
     pub(in crate::redis) fn new(protocol: Protocol) -> Self {
-        Encoder { out: Vec::new(), protocol }
+        Encoder { protocol, ..Encoder::default() }
     }
 
     pub(in crate::redis) fn protocol(&self) -> Protocol {
@@ -32,22 +42,49 @@ impl Encoder {
 
     /// Bytes of all replies so far.
     pub(in crate::redis) fn len(&self) -> usize {
-        self.out.len()
+        self.chunks_bytes + self.out.len()
     }
 
     /// Forgets what was put behind the first `length` bytes.
     pub(in crate::redis) fn truncate(&mut self, length: usize) {
-        self.out.truncate(length);
+        self.out.truncate(length.saturating_sub(self.chunks_bytes));
+        while self.chunks_bytes > length {
+            let Some(mut last) = self.chunks.pop() else { break };
+            self.chunks_bytes -= last.len();
+            if self.chunks_bytes < length {
+                last.truncate(length - self.chunks_bytes);
+                self.put_chunk(last);
+            }
+        }
     }
 
-    /// Takes all replies out.
-    pub(in crate::redis) fn take(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.out)
+    /// Takes all replies out, in chunks, which may be empty.
+    pub(in crate::redis) fn take(&mut self) -> impl Iterator<Item = Bytes> {
+        self.chunks_bytes = 0;
+        let last = Bytes::from(std::mem::take(&mut self.out));
+        std::mem::take(&mut self.chunks).into_iter().chain([last])
     }
 
     /// Where replies are put that are encoded elsewhere.
     pub(in crate::redis) fn as_mut_vec(&mut self) -> &mut Vec<u8> {
         &mut self.out
+    }
+
+    /// Puts replies that were encoded elsewhere; many bytes without copying them.
+    pub(in crate::redis) fn raw_owned(&mut self, bytes: Vec<u8>) {
+        if bytes.len() <= COPIED_BYTES_MAX {
+            return self.raw(&bytes);
+        }
+        if !self.out.is_empty() {
+            let before = Bytes::from(std::mem::take(&mut self.out));
+            self.put_chunk(before);
+        }
+        self.put_chunk(bytes.into());
+    }
+
+    fn put_chunk(&mut self, chunk: Bytes) {
+        self.chunks_bytes += chunk.len();
+        self.chunks.push(chunk);
     }
 
     /// Puts replies that were encoded elsewhere.
@@ -149,27 +186,16 @@ fn length(count: usize) -> i64 {
 
 /// Appends a number in decimal.
 pub(in crate::redis) fn digits(out: &mut Vec<u8>, number: i64) {
-    let mut text = [0; 20];
-    let mut at = text.len();
-    let mut rest = number.unsigned_abs();
-    loop {
-        at -= 1;
-        text[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    if number < 0 {
-        at -= 1;
-        text[at] = b'-';
-    }
-    out.extend_from_slice(&text[at..]);
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Encoder, Protocol, digits};
+    use super::{COPIED_BYTES_MAX, Encoder, Protocol, digits};
+
+    fn written(encoder: &mut Encoder) -> String {
+        encoder.take().map(|chunk| String::from_utf8(chunk.to_vec()).unwrap()).collect()
+    }
 
     #[test]
     fn numbers_are_written_as_the_standard_library_writes_them() {
@@ -181,8 +207,29 @@ mod tests {
     }
 
     #[test]
+    fn many_bytes_are_not_copied_and_can_be_taken_back() {
+        let many = "m".repeat(COPIED_BYTES_MAX + 1);
+        for length in [0, 3, 7, COPIED_BYTES_MAX, many.len() + 6, many.len() + 7, many.len() + 99] {
+            let mut encoder = Encoder::new(Protocol::Resp2);
+            encoder.integer(1234);
+            let bytes = many.clone().into_bytes();
+            let at = bytes.as_ptr();
+            encoder.raw_owned(bytes);
+            assert_eq!(encoder.chunks[1].as_ptr(), at);
+            encoder.ok();
+            let whole = format!(":1234\r\n{many}+OK\r\n");
+            assert_eq!(encoder.len(), whole.len());
+            encoder.truncate(length);
+            encoder.ok();
+            assert_eq!(encoder.len(), length.min(whole.len()) + 5);
+            assert_eq!(written(&mut encoder), format!("{}+OK\r\n", &whole[..length.min(whole.len())]));
+            assert_eq!(encoder.len(), 0);
+        }
+    }
+
+    #[test]
     fn each_protocol_has_its_forms() {
-        let written = |protocol| {
+        let forms = |protocol| {
             let mut encoder = Encoder::new(protocol);
             encoder.map(1);
             encoder.bulk(b"a\r\nb");
@@ -190,10 +237,10 @@ mod tests {
             encoder.push(2);
             encoder.error("ERR two\r\nlines");
             encoder.verbatim("text");
-            String::from_utf8(encoder.take()).unwrap()
+            written(&mut encoder)
         };
         let resp2 = "*2\r\n$4\r\na\r\nb\r\n$-1\r\n*2\r\n-ERR two  lines\r\n$4\r\ntext\r\n";
         let resp3 = "%1\r\n$4\r\na\r\nb\r\n_\r\n>2\r\n-ERR two  lines\r\n=8\r\ntxt:text\r\n";
-        assert_eq!((written(Protocol::Resp2).as_str(), written(Protocol::Resp3).as_str()), (resp2, resp3));
+        assert_eq!((forms(Protocol::Resp2).as_str(), forms(Protocol::Resp3).as_str()), (resp2, resp3));
     }
 }
