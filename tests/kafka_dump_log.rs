@@ -15,6 +15,8 @@ use support::tools;
 const DUMP_LOG_SEGMENTS: &str = "org.apache.kafka.tools.DumpLogSegments";
 const SEGMENT_BYTES: &str = "segment.bytes=1048576";
 const RECORD_COUNT: usize = 10_000;
+/// So few of our records may be larger compressed than they are.
+const FEW_RECORDS: usize = 3;
 
 #[test]
 fn kafka_dump_log_has_no_complaint_and_agrees_with_logstreams_dump() {
@@ -137,8 +139,9 @@ fn check_logs(topic: &str, codec: &str, logs: &[PathBuf], sent: &[Record]) -> BT
             let batch = Batch::read(&fields, names);
             assert!(batch.valid, "{topic}: {line}");
             assert_eq!((batch.base_offset, batch.position), (next_offset, next_position), "{topic}: {line}");
-            // A client may leave a lone record as it is when compression would not make it smaller.
-            assert!(batch.codec == codec || batch.codec == "none" && batch.count == 1, "{topic}: {line}");
+            // A client may leave a few records as they are when compression would not make them smaller.
+            let is_left_as_it_is = batch.codec == "none" && batch.count <= FEW_RECORDS;
+            assert!(batch.codec == codec || is_left_as_it_is, "{topic}: {line}");
             next_offset = batch.last_offset + 1;
             next_position += batch.size;
             batches.entry(log.clone()).or_default().push(batch);

@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -136,10 +138,23 @@ func (c client) Consume(topics []string) {
 	}
 }
 
+// dialPatiently waits for a server that is being started again. The client itself takes a refused connection for the end
+// of a transaction when it has to ask for the coordinator anew and knows no other broker, as in a cluster of one.
+func dialPatiently(ctx context.Context, network, address string) (net.Conn, error) {
+	var dialer net.Dialer
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		connection, err := dialer.DialContext(ctx, network, address)
+		if !errors.Is(err, syscall.ECONNREFUSED) || time.Now().After(deadline) {
+			return connection, err
+		}
+	}
+}
+
 func (c client) Transact(id, group, input, output string, count int) {
 	ctx := context.Background()
 	session := kit.Got(kgo.NewGroupTransactSession(
 		kgo.SeedBrokers(c.bootstrap),
+		kgo.Dialer(dialPatiently),
 		kgo.TransactionalID(id),
 		kgo.ConsumerGroup(group),
 		kgo.ConsumeTopics(input),
