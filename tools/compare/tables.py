@@ -6,6 +6,7 @@ import statistics
 METRICS = {
     "MB/s": ("{:,.0f}", True),
     "messages/s": ("{:,.0f}", True),
+    "messages/s read": ("{:,.0f}", True),
     "requests/s": ("{:,.0f}", True),
     "broker CPU s/GB": ("{:.2f}", False),
     "broker CPU s/million": ("{:.3f}", False),

@@ -73,19 +73,25 @@ WORKS = {
         [f"consume 1 KiB: {bulk.CONSUME_PARTITIONS} partitions, from the disk"], bulk.consume_cold),
     "one-in-flight": Work(
         ["1,000 messages/s of 1 KiB, one in flight, acks=1: latency from the intended send to the answer"],
-        steady.produce_one_in_flight, has_latency=True),
+        _with(steady.produce_one_in_flight, rate=1_000), has_latency=True),
+    "one-in-flight-5k": Work(
+        ["5,000 messages/s of 1 KiB, one in flight, acks=1: latency from the intended send to the answer"],
+        _with(steady.produce_one_in_flight, rate=5_000), has_latency=True),
     "end-to-end-1k": Work(
         ["1,000 messages/s of 1 KiB, acks=1: from the intended send to the reading"],
         _with(steady.end_to_end, rate=1_000), has_latency=True),
     "end-to-end-100k": Work(
         ["100,000 messages/s of 1 KiB, acks=1: from the intended send to the reading"],
         _with(steady.end_to_end, rate=100_000), has_latency=True),
+    "end-to-end-max": Work(
+        ["messages of 1 KiB at most, acks=1, one consumer reading them meanwhile"], steady.end_to_end_max),
     "end-to-end-long": Work(
         ["100,000 messages/s of 1 KiB, acks=1, for a minute on end: from the intended send to the reading"],
         _with(steady.end_to_end_long, rate=100_000, seconds=60), has_latency=True),
     "end-to-end-10-minutes": Work(
-        ["100,000 messages/s of 1 KiB, acks=1, for ten minutes on end: from the intended send to the reading"],
-        _with(steady.end_to_end_long, rate=100_000, seconds=600), has_latency=True),
+        [f"{steady.HALF_OF_KAFKAS_RATE:,} messages/s of 1 KiB, acks=1, for ten minutes on end: from the intended send to "
+         "the reading"],
+        _with(steady.end_to_end_long, rate=steady.HALF_OF_KAFKAS_RATE, seconds=600), has_latency=True),
     "synced-1": Work(
         ["acknowledged when synced (flush.messages=1): 1 producer with 1 KiB in flight, 1 partition"],
         _with(steady.produce_synced, partitions=1, connections=1), has_latency=True),

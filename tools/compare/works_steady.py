@@ -19,14 +19,16 @@ IDLE_SECONDS = 2
 GROUPS = 500
 GROUP_MEMBERS = 4
 GROUP_PARTITIONS = 20
+# Half of what Kafka reached in end_to_end_max, rounded down.
+HALF_OF_KAFKAS_RATE = 50_000
 LONG_SEGMENT_BYTES = 256 << 20
 LONG_RETENTION_BYTES = 2 << 30
 
 
-def produce_one_in_flight(context, broker, turn):
-    """1,000 messages of 1 KiB a second, one a request, one request in flight, acks=1, open loop."""
-    report = context.loadgen(broker, "produce", f"cmp-one-{turn}", context.seconds, [
-        "--partitions", "1", "--rate", "1000", "--batch-messages", "1", "--in-flight", "1", "--acks", "1",
+def produce_one_in_flight(context, broker, turn, rate):
+    """So many messages of 1 KiB a second, one a request, one request in flight, acks=1, open loop."""
+    report = context.loadgen(broker, "produce", f"cmp-one-{rate}-{turn}", context.seconds, [
+        "--partitions", "1", "--rate", str(rate), "--batch-messages", "1", "--in-flight", "1", "--acks", "1",
         *_timed(context)])
     return {
         **clients.latency_metrics(report["produce"]["latency_us"]),
@@ -40,6 +42,17 @@ def end_to_end(context, broker, turn, rate):
         "--partitions", "4", "--consumers", "1", "--rate", str(rate), "--acks", "1", *_timed(context)])
     return {
         **clients.latency_metrics(report["consume"]["end_to_end_us"]),
+        "broker CPU % of a core": report["broker"]["cores"] * 100,
+    }
+
+
+def end_to_end_max(context, broker, turn):
+    """As many as go through while one consumer reads them: what half of the maximum rate is half of."""
+    report = context.loadgen(broker, "both", f"cmp-end-max-{turn}", context.seconds, [
+        "--partitions", "4", "--consumers", "1", "--acks", "1", *_timed(context)])
+    return {
+        "messages/s": report["produce"]["messages_per_s"],
+        "messages/s read": report["consume"]["messages_per_s"],
         "broker CPU % of a core": report["broker"]["cores"] * 100,
     }
 
