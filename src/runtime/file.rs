@@ -10,6 +10,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -19,6 +21,21 @@ use super::mapped_file;
 
 /// Starting write-back keeps a processor busy, and the kernel gives it to nobody else within one call: so much at a time.
 const WRITE_BACK_PIECE_BYTES: i64 = 256 * 1024;
+/// The same for write-back that has time: pieces, and a rest behind each, so short and so seldom that a request which meets
+/// one hardly waits.
+const PACED_PIECE_BYTES: i64 = 128 * 1024;
+const PACED_REST: Duration = Duration::from_millis(2);
+/// Whether a thread of a blocking pool is resting between pieces: one at a time, as the pools are there for others, too.
+static IS_PACING: AtomicBool = AtomicBool::new(false);
+
+/// How fast write-back is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// At once.
+    Busy,
+    /// Spread over 16 ms for each MiB, unless another file's is.
+    Leisurely,
+}
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,20 +271,28 @@ impl File {
     }
 
     /// Asks the kernel to start writing this range back, so that dirty pages never pile up until it throttles us.
-    pub async fn start_write_back(&self, position: u64, length: u64) {
+    pub async fn start_write_back(&self, position: u64, length: u64, pace: Pace) {
+        let (Ok(start), Ok(end)) = (i64::try_from(position), i64::try_from(position + length)) else {
+            return;
+        };
         let file = self.clone();
         blocking(move || {
-            let (Ok(start), Ok(end)) = (i64::try_from(position), i64::try_from(position + length)) else {
-                return;
-            };
+            let rests = pace == Pace::Leisurely && !IS_PACING.swap(true, Ordering::Relaxed);
+            let piece_bytes = if rests { PACED_PIECE_BYTES } else { WRITE_BACK_PIECE_BYTES };
             let mut at = start;
             while at < end {
-                let piece = WRITE_BACK_PIECE_BYTES.min(end - at);
+                let length = piece_bytes.min(end - at);
                 // SAFETY: a plain system call on an open descriptor; it touches no memory of ours.
                 unsafe {
-                    libc::sync_file_range(file.inner.as_raw_fd(), at, piece, libc::SYNC_FILE_RANGE_WRITE)
+                    libc::sync_file_range(file.inner.as_raw_fd(), at, length, libc::SYNC_FILE_RANGE_WRITE)
                 };
-                at += piece;
+                at += length;
+                if rests {
+                    rest();
+                }
+            }
+            if rests {
+                IS_PACING.store(false, Ordering::Relaxed);
             }
         })
         .await;
@@ -310,6 +335,14 @@ impl File {
     pub fn truncate_now(&self, length: u64) -> io::Result<()> {
         self.inner.set_len(length)
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "on the blocking pool; the shard's timer would wake two threads each time"
+)]
+fn rest() {
+    std::thread::sleep(PACED_REST);
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Appends through the page cache: one positioned write per append, on the shard's thread.
 //!
 //! Write-back is started early, off the shard, every few MiB, so that dirty pages never pile up until the kernel makes
-//! the writer wait (PERF.md, "write-back"). Room ahead of a busy segment is reserved in steps, behind the end of the file:
+//! the writer wait (PERF.md, "write-back"); piece by piece with rests between them where there is time for that. Room ahead of a busy segment is reserved in steps, behind the end of the file:
 //! writing into reserved blocks takes a quarter less CPU than having each write reserve its own (PERF.md, "reserved
 //! room"). While the kernel reserves it holds the file; appends then wait without holding the shard's thread. A write that
 //! failed half way is cut off before the next one, so that none of its batches can come back to life behind a shorter one.
@@ -11,15 +11,20 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::base::clock;
 use crate::base::units::MIB;
+use crate::runtime;
+use crate::runtime::file::{File, Pace};
 use crate::runtime::local::Event;
-use crate::runtime::{self, file::File};
 
 /// Write-back starts once so many bytes are new.
 const WRITE_BACK_BYTES: u64 = 4 * MIB as u64;
+/// It may take its time if they took longer than this to come: twice what it takes at leisure.
+const LEISURE_MIN: Duration = Duration::from_millis(128);
 /// Room is reserved in steps of half of what the segment holds, within these bounds; a smaller segment gets none.
 const RESERVE_STEP_BYTES_MIN: u64 = 4 * MIB as u64;
 const RESERVE_STEP_BYTES_MAX: u64 = 64 * MIB as u64;
@@ -34,6 +39,8 @@ pub(crate) struct PageCacheAppender {
     torn: Cell<bool>,
     /// Write-back was started up to here.
     write_back_position: Cell<u64>,
+    /// When that was.
+    write_back_started: Cell<Instant>,
     /// Whether one is under way.
     writing_back: Rc<Cell<bool>>,
     reservation: Rc<Reservation>,
@@ -64,6 +71,7 @@ impl PageCacheAppender {
             file,
             torn: Cell::new(torn),
             write_back_position: Cell::new(position),
+            write_back_started: Cell::new(clock::monotonic()),
             writing_back: Rc::new(Cell::new(false)),
             reservation: Rc::new(Reservation {
                 end: Cell::new(Some(0)),
@@ -123,10 +131,13 @@ impl PageCacheAppender {
 
     fn start_write_back(&self, end: u64) {
         let start = self.write_back_position.replace(end);
+        let now = clock::monotonic();
+        let took = now.saturating_duration_since(self.write_back_started.replace(now));
+        let pace = if took > LEISURE_MIN { Pace::Leisurely } else { Pace::Busy };
         self.writing_back.set(true);
         let (file, writing_back) = (self.file.clone(), self.writing_back.clone());
         runtime::spawn_detached(async move {
-            file.start_write_back(start, end - start).await;
+            file.start_write_back(start, end - start, pace).await;
             writing_back.set(false);
         });
     }
