@@ -1,10 +1,11 @@
 //! Appends through the page cache: one positioned write per append, on the shard's thread.
 //!
 //! Write-back is started early, off the shard, every few MiB, so that dirty pages never pile up until the kernel makes
-//! the writer wait (PERF.md, "write-back"); piece by piece with rests between them where there is time for that. Room ahead of a busy segment is reserved in steps, behind the end of the file:
-//! writing into reserved blocks takes a quarter less CPU than having each write reserve its own (PERF.md, "reserved
-//! room"). While the kernel reserves it holds the file; appends then wait without holding the shard's thread. A write that
-//! failed half way is cut off before the next one, so that none of its batches can come back to life behind a shorter one.
+//! the writer wait; piece by piece with rests between them where there is time for that (PERF.md, "write-back"). Room ahead
+//! of a busy segment is reserved in steps, behind the end of the file: writing into reserved blocks takes a quarter less CPU
+//! than having each write reserve its own (PERF.md, "reserved room"). While the kernel reserves it holds the file; appends
+//! then wait without holding the shard's thread. A write that failed half way is cut off before the next one, so that none
+//! of its batches can come back to life behind a shorter one.
 
 use std::cell::{Cell, RefCell};
 use std::io;
