@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use super::executor::blocking;
 use super::fault::{self, Operation};
-use super::mapped_file;
+use super::{mapped_file, process};
 
 /// Starting write-back keeps a processor busy, and the kernel gives it to nobody else within one call: so much at a time.
 const WRITE_BACK_PIECE_BYTES: i64 = 256 * 1024;
@@ -288,7 +288,7 @@ impl File {
                 };
                 at += length;
                 if rests {
-                    rest();
+                    process::pause(PACED_REST);
                 }
             }
             if rests {
@@ -335,14 +335,6 @@ impl File {
     pub fn truncate_now(&self, length: u64) -> io::Result<()> {
         self.inner.set_len(length)
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "on the blocking pool; the shard's timer would wake two threads each time"
-)]
-fn rest() {
-    std::thread::sleep(PACED_REST);
 }
 
 #[cfg(test)]

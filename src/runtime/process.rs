@@ -63,6 +63,12 @@ pub fn avoid_huge_pages() {
     }
 }
 
+/// Stops the calling thread for so long: `main`'s, or one of the blocking pool. A shard's uses [`super::sleep`].
+#[expect(clippy::disallowed_methods, reason = "not on a shard's thread")]
+pub fn pause(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
 /// Lifts the soft limit of open files to the hard one and returns it: each partition in use holds a descriptor.
 pub fn raise_open_files_limit() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

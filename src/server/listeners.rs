@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::ServerError;
 use crate::base::clock;
 use crate::config::{Config, OptionalAddr};
-use crate::runtime::tcp;
+use crate::runtime::{process, tcp};
 
 /// How long an address may stay taken before that is an error.
 const TAKEN_PATIENCE: Duration = Duration::from_secs(2);
@@ -117,15 +117,10 @@ fn bind(address: SocketAddr, patience: Duration) -> io::Result<(TcpListener, Soc
     let bound = loop {
         match tcp::bind(address) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && started.elapsed() < patience => {
-                pause(TAKEN_RETRY);
+                process::pause(TAKEN_RETRY);
             }
             bound => break bound,
         }
     };
     bound.and_then(|socket| socket.local_addr().map(|address| (socket, address)))
-}
-
-#[allow(clippy::disallowed_methods)] // `main`'s thread, before there is a shard
-fn pause(duration: Duration) {
-    std::thread::sleep(duration);
 }
