@@ -7,9 +7,7 @@ use kafka_protocol::messages::{AddOffsetsToTxnRequest, AddOffsetsToTxnResponse};
 
 use super::{RequestContext, transaction_code};
 use crate::kafka::error_code;
-use crate::model::transaction::{
-    AddPartitions, TransactionReply, TransactionRequest, TransactionVersion,
-};
+use crate::model::transaction::{AddPartitions, TransactionReply, TransactionRequest, TransactionVersion};
 
 pub(super) async fn handle(
     ctx: &RequestContext<'_>,

@@ -6,9 +6,7 @@
 //! answered in version 0 with UNSUPPORTED_VERSION and the versions of this API alone.
 
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::api_versions_response::{
-    ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
-};
+use kafka_protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 
 use super::{API_ROWS, ApiRow, Outcome, RequestContext, text};

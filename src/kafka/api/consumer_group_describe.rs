@@ -24,7 +24,9 @@ pub(super) async fn handle(
     for group_id in request.group_ids {
         let group = DescribedGroup::default().with_group_id(group_id.clone());
         groups.push(match modern_group(ctx, &group_id, "consumer", GroupRequest::DescribeConsumer).await {
-            Ok(reply) => described(&ctx.broker().image(), group, reply).with_authorized_operations(operations),
+            Ok(reply) => {
+                described(&ctx.broker().image(), group, reply).with_authorized_operations(operations)
+            }
             Err((error, message)) => {
                 group.with_error_code(error.code()).with_error_message(message.map(text))
             }

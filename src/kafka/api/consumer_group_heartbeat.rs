@@ -38,7 +38,9 @@ pub(super) async fn handle(
         instance_id: request.instance_id.map(own),
         rack_id: request.rack_id.map(own),
         rebalance_timeout_ms: Some(request.rebalance_timeout_ms).filter(|&it| it != UNCHANGED),
-        topics: request.subscribed_topic_names.map(|names| names.iter().map(|name| name.as_str().to_owned()).collect()),
+        topics: request
+            .subscribed_topic_names
+            .map(|names| names.iter().map(|name| name.as_str().to_owned()).collect()),
         topic_regex: request.subscribed_topic_regex.map(own),
         assignor: request.server_assignor.map(own),
         owned: request.topic_partitions.map(|topics| {

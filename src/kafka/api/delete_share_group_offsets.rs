@@ -12,14 +12,20 @@ pub(super) async fn handle(
     ctx: &RequestContext<'_>,
     request: DeleteShareGroupOffsetsRequest,
 ) -> DeleteShareGroupOffsetsResponse {
-    if let Err((error, message)) = empty_share_group(ctx, &request.group_id, GroupRequest::DescribeShare).await {
+    if let Err((error, message)) =
+        empty_share_group(ctx, &request.group_id, GroupRequest::DescribeShare).await
+    {
         return DeleteShareGroupOffsetsResponse::default()
             .with_error_code(error.code())
             .with_error_message(message.map(text));
     }
     let image = ctx.broker().image();
-    let known: Vec<_> =
-        request.topics.iter().filter_map(|topic| image.topic(&topic.topic_name)).map(|topic| topic.id).collect();
+    let known: Vec<_> = request
+        .topics
+        .iter()
+        .filter_map(|topic| image.topic(&topic.topic_name))
+        .map(|topic| topic.id)
+        .collect();
     let forgotten = ctx.broker().forget_share_topics(&request.group_id, &known).await;
     let topics = request.topics.into_iter().map(|topic| {
         let found = image.topic(&topic.topic_name).map(|found| found.id);

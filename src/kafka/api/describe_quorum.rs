@@ -3,7 +3,9 @@
 //! 1: fetch times | 2: nodes and directories.
 
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::describe_quorum_response::{Listener, Node, PartitionData, ReplicaState, TopicData};
+use kafka_protocol::messages::describe_quorum_response::{
+    Listener, Node, PartitionData, ReplicaState, TopicData,
+};
 use kafka_protocol::messages::{BrokerId, DescribeQuorumRequest, DescribeQuorumResponse};
 
 use super::{RequestContext, text};
@@ -16,7 +18,10 @@ const NODES_VERSION: i16 = 2;
 /// The name of the listener.
 const LISTENER: &str = "PLAINTEXT";
 
-pub(super) async fn handle(ctx: &RequestContext<'_>, request: DescribeQuorumRequest) -> DescribeQuorumResponse {
+pub(super) async fn handle(
+    ctx: &RequestContext<'_>,
+    request: DescribeQuorumRequest,
+) -> DescribeQuorumResponse {
     let asks_for_metadata = matches!(request.topics.as_slice(),
         [topic] if topic.topic_name.as_str() == CLUSTER_METADATA_TOPIC
             && matches!(topic.partitions.as_slice(), [partition] if partition.partition_index == 0));
@@ -54,9 +59,8 @@ pub(super) async fn handle(ctx: &RequestContext<'_>, request: DescribeQuorumRequ
         .with_high_watermark(quorum.end_offset)
         .with_current_voters(vec![voter]);
     let topic = request.topics.into_iter().map(|topic| topic.topic_name);
-    let topics = topic.map(|name| {
-        TopicData::default().with_topic_name(name).with_partitions(vec![partition.clone()])
-    });
+    let topics =
+        topic.map(|name| TopicData::default().with_topic_name(name).with_partitions(vec![partition.clone()]));
     let response = DescribeQuorumResponse::default().with_topics(topics.collect());
     if ctx.version() < NODES_VERSION {
         return response;

@@ -11,9 +11,9 @@ use kafka_protocol::protocol::StrBytes;
 use super::share_acknowledge::put_error;
 use super::{Answer, ApiRow, Outcome, RequestContext, share_group};
 use crate::broker::{IsolationLevel, OffsetQuery, OffsetSpec, ShareProgress};
+use crate::kafka::error_code;
 use crate::kafka::frame;
 use crate::kafka::wire::{Malformed, Reader, Writer};
-use crate::kafka::error_code;
 use crate::model::{NO_LEADER_EPOCH, Offset, PartitionIndex, TopicName, TopicPartition, Uuid};
 
 /// The first version whose reply tells the lag.

@@ -25,7 +25,10 @@ pub(super) async fn handle(
             ),
             _ => (
                 ResponseError::DuplicateResource,
-                format!("Cannot describe SCRAM credentials for the same user twice in a single request: {}", user.as_str()),
+                format!(
+                    "Cannot describe SCRAM credentials for the same user twice in a single request: {}",
+                    user.as_str()
+                ),
             ),
         };
         DescribeUserScramCredentialsResult::default()

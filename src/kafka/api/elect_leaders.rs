@@ -12,9 +12,9 @@ pub(super) async fn handle(ctx: &RequestContext<'_>, request: ElectLeadersReques
     let image = ctx.broker().image();
     let Some(topics) = request.topic_partitions else {
         // Asked for all, Kafka lists every topic but only those partitions that got another leader.
-        let topics = image.topics().map(|topic| {
-            ReplicaElectionResult::default().with_topic(TopicName(text(topic.name.as_str())))
-        });
+        let topics = image
+            .topics()
+            .map(|topic| ReplicaElectionResult::default().with_topic(TopicName(text(topic.name.as_str()))));
         return ElectLeadersResponse::default().with_replica_election_results(topics.collect());
     };
     let topics = topics.into_iter().map(|topic| {

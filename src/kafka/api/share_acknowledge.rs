@@ -177,7 +177,8 @@ pub(super) async fn carry_out(
     for (key, shared, batches) in partitions {
         let batches: Option<Vec<AcknowledgementBatch>> = batches.into_iter().collect();
         // Locks are renewed only by those who say that they do (KIP-1222).
-        let is_allowed = |batch: &AcknowledgementBatch| is_renewal || !batch.types.contains(&AcknowledgeType::Renew);
+        let is_allowed =
+            |batch: &AcknowledgementBatch| is_renewal || !batch.types.contains(&AcknowledgeType::Renew);
         match batches.filter(|batches| batches.iter().all(is_allowed)) {
             Some(batches) => {
                 keys.push(key);

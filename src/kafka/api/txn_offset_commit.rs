@@ -51,7 +51,8 @@ pub(super) async fn handle(
         if let Some(known) = known.filter(|_| !commits.is_empty()) {
             asked.push(ByTopic { topic: known.name.clone(), topic_id: None, partitions: commits });
         }
-        topics.push(TxnOffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions));
+        topics
+            .push(TxnOffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions));
     }
     drop(image);
     if !asked.is_empty() {

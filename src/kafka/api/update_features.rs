@@ -14,7 +14,10 @@ use crate::kafka::features::FEATURES;
 /// The first version without an answer for each feature.
 const ONE_ANSWER_VERSION: i16 = 2;
 
-pub(super) async fn handle(ctx: &RequestContext<'_>, request: UpdateFeaturesRequest) -> UpdateFeaturesResponse {
+pub(super) async fn handle(
+    ctx: &RequestContext<'_>,
+    request: UpdateFeaturesRequest,
+) -> UpdateFeaturesResponse {
     let checked: Vec<(FeatureUpdateKey, Option<String>)> = request
         .feature_updates
         .into_iter()
@@ -29,7 +32,9 @@ pub(super) async fn handle(ctx: &RequestContext<'_>, request: UpdateFeaturesRequ
         return match first_wrong {
             None => UpdateFeaturesResponse::default(),
             Some(wrong) => {
-                let wrong = format!("The update failed for all features since the following feature had an error: {wrong}");
+                let wrong = format!(
+                    "The update failed for all features since the following feature had an error: {wrong}"
+                );
                 UpdateFeaturesResponse::default().with_error_code(code).with_error_message(Some(text(wrong)))
             }
         };

@@ -99,7 +99,9 @@ async fn write(
     let written = if asked.is_empty() { Vec::new() } else { ctx.broker().write_markers(marker, asked).await };
     let mut written = written.into_iter();
     let mut codes = known.into_iter().map(|known| match known {
-        Some(_) => written.next().map_or(ResponseError::UnknownServerError.code(), |result| error_code::code(&result)),
+        Some(_) => written
+            .next()
+            .map_or(ResponseError::UnknownServerError.code(), |result| error_code::code(&result)),
         None => ResponseError::UnknownTopicOrPartition.code(),
     });
     let topics = request.topics.iter().map(|topic| {
