@@ -13,13 +13,13 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use kafka_protocol::error::ResponseError as E;
-use kafka_protocol::messages::{self as m, GroupId, ProducerId, ResponseHeader, TransactionalId};
-use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request};
+use kafka_protocol::messages::{self as m, GroupId, ProducerId, TransactionalId};
+use kafka_protocol::protocol::{HeaderVersion, Request};
 use logstreams::record::{BatchBuilder, Compression};
 
-use requests::{connect, exchange, frame, name, text};
+use requests::{connect, name, text};
 use support::modes::unique;
 use support::process::PATIENCE;
 use support::server::{Options, Server};
@@ -66,13 +66,7 @@ impl Kit {
     where
         R::Response: HeaderVersion,
     {
-        let mut body = BytesMut::new();
-        request.encode(&mut body, version).unwrap();
-        let flexible = R::header_version(version) >= 2;
-        let reply = exchange(&mut self.stream, &frame(R::KEY, version, 7, flexible, &body));
-        let mut reply = Bytes::from(reply.expect("an answer"));
-        ResponseHeader::decode(&mut reply, R::Response::header_version(version)).unwrap();
-        R::Response::decode(&mut reply, version).unwrap()
+        requests::ask(&mut self.stream, version, request)
     }
 
     /// Asks until the answer is not "try again".
@@ -587,13 +581,7 @@ fn transaction_version_two_is_announced() {
         let request = m::ApiVersionsRequest::default()
             .with_client_software_name(text("test"))
             .with_client_software_version(text("1"));
-        // The header of this one reply never has tagged fields.
-        let mut body = BytesMut::new();
-        request.encode(&mut body, version).unwrap();
-        let reply = exchange(&mut kit.stream, &frame(18, version, 7, true, &body));
-        let mut reply = Bytes::from(reply.expect("an answer"));
-        ResponseHeader::decode(&mut reply, 0).unwrap();
-        let reply = m::ApiVersionsResponse::decode(&mut reply, version).unwrap();
+        let reply = kit.ask(version, &request);
         let finalized =
             reply.finalized_features.iter().find(|it| &*it.name == "transaction.version").unwrap();
         assert_eq!((finalized.min_version_level, finalized.max_version_level), (2, 2));

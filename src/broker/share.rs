@@ -12,7 +12,7 @@ use crate::coordinator::share_partition::ShareSettings;
 use crate::model::group::{DeleteGroupReply, GroupReply, GroupRequest};
 use crate::model::share::{AcknowledgementBatch, AcquiredRecords, ShareError, ShareKey, SharedPartition};
 use crate::model::{Offset, SHARE_GROUP_STATE_TOPIC, ShardId, Uuid};
-use crate::runtime::spawn_detached;
+use crate::runtime::{spawn_detached, timeout};
 use crate::shard::{
     ShardReply, ShardRequest, ShareAcknowledge, ShareFetch, ShareGroupSettings, ShareOffsetReset, ShareRead,
     ShareStateReply, ShareStateRequest, ShareWait,
@@ -27,9 +27,9 @@ pub struct ShareFetchRequest {
     pub member_id: String,
     /// How long to wait for the first record.
     pub max_wait_ms: i32,
-    /// Most bytes in the whole answer (the first batch comes whole even if it is larger).
+    /// Most bytes in the whole answer (the first batch comes whole even if it is larger); none at all if not positive.
     pub max_bytes: i32,
-    /// About how many records at most; exactly when `is_strict`.
+    /// About how many records at most; exactly when `is_strict`. None at all if not positive.
     pub max_records: i32,
     /// Whether `max_records` is not to be exceeded for the sake of whole batches.
     pub is_strict: bool,
@@ -99,6 +99,10 @@ impl Broker {
             return vec![refused; request.partitions.len()];
         }
         let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
+        if request.max_bytes <= 0 || request.max_records <= 0 {
+            timeout(max_wait, self.stopping()).await;
+            return vec![SharedRecords::default(); request.partitions.len()];
+        }
         let started = clock::monotonic();
         loop {
             let found = self.share_fetch_once(&request).await;
@@ -113,7 +117,8 @@ impl Broker {
 
     async fn share_fetch_once(&self, request: &ShareFetchRequest) -> Vec<SharedRecords> {
         let settings = self.share_settings(&request.group_id);
-        let mut left_records = i64::from(request.max_records.max(1));
+        let mut left_records = i64::from(request.max_records);
+        let mut is_first = true;
         let mut left_bytes =
             usize::try_from(request.max_bytes).unwrap_or(0).min(self.config().fetch_max_bytes);
         let mut found = vec![SharedRecords::default(); request.partitions.len()];
@@ -128,6 +133,7 @@ impl Broker {
                 partitions: indexes.iter().map(|&index| request.partitions[index].clone()).collect(),
                 max_records: left_records,
                 max_bytes: left_bytes,
+                is_first,
                 is_strict: request.is_strict,
                 settings,
             };
@@ -143,6 +149,7 @@ impl Broker {
                         let count: i64 = acquired.iter().map(|it| it.last_offset - it.first_offset + 1).sum();
                         left_records -= count;
                         left_bytes = left_bytes.saturating_sub(size_bytes);
+                        is_first &= acquired.is_empty();
                         SharedRecords { error: None, chunks, acquired }
                     }
                     Err(error) => SharedRecords { error: Some(error), ..Default::default() },

@@ -68,6 +68,15 @@ struct ShareHost {
     is_closed: Cell<bool>,
 }
 
+/// What one partition may give of a fetch.
+struct Wanted {
+    max_records: i64,
+    is_strict: bool,
+    max_bytes: usize,
+    /// Whether its first batch comes whole even if it is larger than `max_bytes`.
+    at_least_one: bool,
+}
+
 impl Shard {
     /// Finds and locks records for a member, partition by partition, within the limits of the whole request.
     pub(super) async fn share_fetch(
@@ -77,20 +86,28 @@ impl Shard {
         let member: Arc<str> = fetch.member_id.as_str().into();
         let mut left_records = fetch.max_records;
         let mut left_bytes = fetch.max_bytes;
+        let mut is_first = fetch.is_first;
         let mut answers = Vec::with_capacity(fetch.partitions.len());
         for shared in &fetch.partitions {
             if left_records <= 0 {
                 answers.push(Ok(ShareRead::default()));
                 continue;
             }
+            let wanted = Wanted {
+                max_records: left_records,
+                is_strict: fetch.is_strict,
+                max_bytes: left_bytes,
+                at_least_one: is_first,
+            };
             let answer = match self.share_host(&fetch.group_id, shared, fetch.settings).await {
-                Ok(host) => self.read_shared(&host, &member, left_records, left_bytes, fetch.is_strict).await,
+                Ok(host) => self.read_shared(&host, &member, wanted).await,
                 Err(error) => Err(error),
             };
             if let Ok(read) = &answer {
                 let count: i64 = read.acquired.iter().map(|it| it.last_offset - it.first_offset + 1).sum();
                 left_records -= count;
                 left_bytes = left_bytes.saturating_sub(read.size_bytes);
+                is_first &= read.acquired.is_empty();
             }
             answers.push(answer);
         }
@@ -101,9 +118,7 @@ impl Shard {
         self: &Rc<Self>,
         host: &Rc<ShareHost>,
         member: &Arc<str>,
-        max_records: i64,
-        max_bytes: usize,
-        is_strict: bool,
+        wanted: Wanted,
     ) -> Result<ShareRead, ShareError> {
         let ticket = host.readers.draw();
         ticket.turn().await;
@@ -112,8 +127,8 @@ impl Shard {
         let Some(offset) = host.machine.borrow().next_fetch_offset() else { return Ok(ShareRead::default()) };
         let spec = ReadSpec {
             offset,
-            max_bytes,
-            at_least_one: true,
+            max_bytes: wanted.max_bytes,
+            at_least_one: wanted.at_least_one,
             isolation: host.isolation.get(),
             current_leader_epoch: NO_LEADER_EPOCH,
         };
@@ -138,8 +153,8 @@ impl Shard {
             member,
             offset..read_to,
             &offered,
-            max_records,
-            is_strict,
+            wanted.max_records,
+            wanted.is_strict,
             now_ms,
         );
         if acquired.is_empty() {

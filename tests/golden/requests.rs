@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use kafka_protocol::messages::{self as m, BrokerId, GroupId, ProducerId, TopicName};
-use kafka_protocol::protocol::{Encodable, Request, StrBytes};
+use kafka_protocol::messages::{self as m, BrokerId, GroupId, ProducerId, ResponseHeader, TopicName};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use logstreams::model::Uuid;
 
 #[path = "transactions.rs"]
@@ -17,11 +17,11 @@ mod transactions;
 pub const TOPIC: &str = "golden";
 
 /// The share group and its member.
-const SHARE_GROUP: &str = "golden-shares";
-const SHARE_MEMBER: &str = "golden-sharer";
+pub const SHARE_GROUP: &str = "golden-shares";
+pub const SHARE_MEMBER: &str = "golden-sharer";
 
 /// The crate's last version of a share group's request, with what a later one has `skip` bytes behind the two names.
-fn with_bytes_behind_names(request: (bool, BytesMut), skip: usize, bytes: &[u8]) -> (bool, BytesMut) {
+pub fn with_bytes_behind_names(request: (bool, BytesMut), skip: usize, bytes: &[u8]) -> (bool, BytesMut) {
     let (is_flexible, body) = request;
     let (head, rest) = body.split_at(1 + SHARE_GROUP.len() + 1 + SHARE_MEMBER.len() + skip);
     (is_flexible, BytesMut::from(&[head, bytes, rest].concat()[..]))
@@ -624,6 +624,33 @@ fn body(key: i16, version: i16, known: Known) -> (bool, BytesMut) {
 pub fn exchange(stream: &mut TcpStream, bytes: &[u8]) -> Option<Vec<u8>> {
     stream.write_all(bytes).ok()?;
     read_reply(stream)
+}
+
+/// Asks and decodes the answer.
+pub fn ask<R: Request>(stream: &mut TcpStream, version: i16, request: &R) -> R::Response
+where
+    R::Response: HeaderVersion,
+{
+    let mut body = BytesMut::new();
+    request.encode(&mut body, version).unwrap();
+    ask_with::<R>(stream, version, version, &body)
+}
+
+/// Asks with a body of its own version and decodes the answer, which has the form of `reply_version`.
+pub fn ask_with<R: Request>(
+    stream: &mut TcpStream,
+    version: i16,
+    reply_version: i16,
+    body: &[u8],
+) -> R::Response
+where
+    R::Response: HeaderVersion,
+{
+    let flexible = R::header_version(reply_version) >= 2;
+    let reply = exchange(stream, &frame(R::KEY, version, 7, flexible, body));
+    let mut reply = Bytes::from(reply.expect("an answer"));
+    ResponseHeader::decode(&mut reply, R::Response::header_version(reply_version)).unwrap();
+    R::Response::decode(&mut reply, reply_version).unwrap()
 }
 
 /// Reads one reply without its size; `None` when the server closes instead.

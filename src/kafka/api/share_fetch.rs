@@ -35,6 +35,8 @@ struct Wanted {
     max_records: i32,
     is_strict: bool,
     is_renewal: bool,
+    /// Whether all limits are 0, as they must be where locks are renewed.
+    wants_nothing: bool,
     /// With what is said of records of each.
     partitions: Vec<(SessionKey, Acknowledgements)>,
     forgotten: Vec<SessionKey>,
@@ -57,12 +59,13 @@ fn decode(version: i16, body: BytesMut) -> Result<Wanted, Malformed> {
     let member_id = reader.read_nullable_string()?.map(|id| id.to_string()).unwrap_or_default();
     let epoch = reader.read_i32()?;
     let max_wait_ms = reader.read_i32()?;
-    let _min_bytes = reader.read_i32()?;
+    let min_bytes = reader.read_i32()?;
     let max_bytes = reader.read_i32()?;
     let max_records = reader.read_i32()?;
     let _batch_size = reader.read_i32()?;
     let is_strict = version >= RENEW_VERSION && reader.read_i8()? == RECORD_LIMIT_MODE;
     let is_renewal = version >= RENEW_VERSION && reader.read_bool()?;
+    let wants_nothing = max_wait_ms == 0 && min_bytes == 0 && max_bytes == 0 && max_records == 0;
     let partitions = share_acknowledge::read_partitions(&mut reader)?;
     let mut forgotten = Vec::new();
     for _ in 0..reader.read_required_count()? {
@@ -82,6 +85,7 @@ fn decode(version: i16, body: BytesMut) -> Result<Wanted, Malformed> {
         max_records,
         is_strict,
         is_renewal,
+        wants_nothing,
         partitions,
         forgotten,
     })
@@ -90,6 +94,9 @@ fn decode(version: i16, body: BytesMut) -> Result<Wanted, Malformed> {
 async fn handle(ctx: &RequestContext<'_>, wanted: Wanted) -> Reply {
     let refuse = |error| Reply { error: Some(error), ..Reply::default() };
     if wanted.group_id.is_empty() || wanted.member_id.is_empty() {
+        return refuse(ResponseError::InvalidRequest);
+    }
+    if wanted.is_renewal && !wanted.wants_nothing {
         return refuse(ResponseError::InvalidRequest);
     }
     let has_acknowledgements = wanted.partitions.iter().any(|(_, batches)| !batches.is_empty());
