@@ -115,6 +115,11 @@ fn to_try_again(partition: TopicPartition, result: Result<(), PartitionError>) -
             tracing::warn!(%partition, %error, "a transaction marker is not needed any more");
             None
         }
+        // At a start other shards may still be opening what they own; what cannot be opened is reported by them.
+        Err(error @ PartitionError::UnknownPartition) => {
+            tracing::debug!(%partition, %error, "a transaction marker waits for its partition");
+            Some(partition)
+        }
         Err(error) => {
             tracing::warn!(%partition, %error, "a transaction marker could not be written yet");
             Some(partition)
