@@ -118,13 +118,13 @@ impl Broker {
     async fn share_fetch_once(&self, request: &ShareFetchRequest) -> Vec<SharedRecords> {
         let settings = self.share_settings(&request.group_id);
         let mut left_records = i64::from(request.max_records);
-        let mut is_first = true;
+        let mut at_least_one = true;
         let mut left_bytes =
             usize::try_from(request.max_bytes).unwrap_or(0).min(self.config().fetch_max_bytes);
         let mut found = vec![SharedRecords::default(); request.partitions.len()];
         // One owner after the other, as what one gives the next may not: records that are locked must be told.
         for (shard, indexes) in self.share_owners(&request.partitions, &mut found) {
-            if left_records <= 0 {
+            if left_records <= 0 || left_bytes == 0 {
                 break;
             }
             let fetch = ShareFetch {
@@ -133,7 +133,7 @@ impl Broker {
                 partitions: indexes.iter().map(|&index| request.partitions[index].clone()).collect(),
                 max_records: left_records,
                 max_bytes: left_bytes,
-                is_first,
+                at_least_one,
                 is_strict: request.is_strict,
                 settings,
             };
@@ -149,7 +149,7 @@ impl Broker {
                         let count: i64 = acquired.iter().map(|it| it.last_offset - it.first_offset + 1).sum();
                         left_records -= count;
                         left_bytes = left_bytes.saturating_sub(size_bytes);
-                        is_first &= acquired.is_empty();
+                        at_least_one &= acquired.is_empty();
                         SharedRecords { error: None, chunks, acquired }
                     }
                     Err(error) => SharedRecords { error: Some(error), ..Default::default() },

@@ -177,8 +177,8 @@ pub struct ShareFetch {
     pub max_records: i64,
     /// Most bytes of the whole answer, but for the first batch.
     pub max_bytes: usize,
-    /// Whether nothing has been found yet, so that the first batch comes whole however large it is.
-    pub is_first: bool,
+    /// Whether the first batch comes whole even if it is larger, as nothing has been found elsewhere.
+    pub at_least_one: bool,
     /// Whether `max_records` is not to be exceeded for the sake of whole batches.
     pub is_strict: bool,
     /// How the group reads.

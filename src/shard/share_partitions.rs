@@ -86,10 +86,10 @@ impl Shard {
         let member: Arc<str> = fetch.member_id.as_str().into();
         let mut left_records = fetch.max_records;
         let mut left_bytes = fetch.max_bytes;
-        let mut is_first = fetch.is_first;
+        let mut at_least_one = fetch.at_least_one;
         let mut answers = Vec::with_capacity(fetch.partitions.len());
         for shared in &fetch.partitions {
-            if left_records <= 0 {
+            if left_records <= 0 || left_bytes == 0 {
                 answers.push(Ok(ShareRead::default()));
                 continue;
             }
@@ -97,7 +97,7 @@ impl Shard {
                 max_records: left_records,
                 is_strict: fetch.is_strict,
                 max_bytes: left_bytes,
-                at_least_one: is_first,
+                at_least_one,
             };
             let answer = match self.share_host(&fetch.group_id, shared, fetch.settings).await {
                 Ok(host) => self.read_shared(&host, &member, wanted).await,
@@ -107,7 +107,7 @@ impl Shard {
                 let count: i64 = read.acquired.iter().map(|it| it.last_offset - it.first_offset + 1).sum();
                 left_records -= count;
                 left_bytes = left_bytes.saturating_sub(read.size_bytes);
-                is_first &= read.acquired.is_empty();
+                at_least_one &= read.acquired.is_empty();
             }
             answers.push(answer);
         }
