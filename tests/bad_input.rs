@@ -38,7 +38,7 @@ impl Bench {
         let options = [&["shards=1", "log.level=error"], options].concat(); // later ones win
         let server = Server::start(&options);
         let mut bystander = connect(&server.address);
-        create_topic(&mut bystander);
+        create_topic(&mut bystander, TOPIC, 1);
         Bench { server, bystander }
     }
 

@@ -30,7 +30,7 @@ fn batches_that_come_in_bursts_hold_little_more_than_the_tail_cache_may_have() {
     let limit = format!("tail.cache.bytes={}", TAIL_CACHE_MIB << 20);
     let server = server::Server::start(&["shards=1", "log.level=error", &limit]);
     let mut stream = connect(&server.address);
-    create_topic(&mut stream);
+    create_topic(&mut stream, TOPIC, 1);
     let before_kib = server.memory_kib("RssAnon");
     let records = batch(&vec![b'v'; BATCH_BYTES]);
     let request = frame(0, 8, 1, false, &produce_body(TOPIC, 0, 1, Some(&records)));

@@ -7,13 +7,11 @@ mod support;
 
 use std::net::TcpStream;
 
-use bytes::BytesMut;
 use kafka_protocol::error::ResponseError as E;
 use kafka_protocol::messages::{self as m, GroupId};
-use kafka_protocol::protocol::Encodable;
 use logstreams::model::Uuid;
 
-use requests::{SHARE_GROUP, SHARE_MEMBER, connect, name, text, with_bytes_behind_names};
+use requests::{SHARE_GROUP, SHARE_MEMBER, connect, encoded, text, with_bytes_behind_names};
 use support::server::{Options, Server};
 
 const NONE: i16 = 0;
@@ -34,13 +32,7 @@ struct Sharer {
 impl Sharer {
     fn of(server: &Server) -> Sharer {
         let mut stream = connect(server.bootstrap());
-        let topic = m::create_topics_request::CreatableTopic::default()
-            .with_name(name(TOPIC))
-            .with_num_partitions(PARTITIONS)
-            .with_replication_factor(1);
-        let create = m::CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
-        let created = requests::ask(&mut stream, 7, &create);
-        assert_eq!(created.topics[0].error_code, NONE);
+        let topic_id = requests::create_topic(&mut stream, TOPIC, PARTITIONS);
         let config = m::incremental_alter_configs_request::AlterableConfig::default()
             .with_name(text("share.auto.offset.reset"))
             .with_value(Some(text("earliest")));
@@ -57,7 +49,7 @@ impl Sharer {
             let produced = requests::ask_with::<m::ProduceRequest>(&mut stream, 8, 8, &body);
             assert_eq!(produced.responses[0].partition_responses[0].error_code, NONE);
         }
-        Sharer { stream, topic_id: created.topics[0].topic_id, epoch: 0 }
+        Sharer { stream, topic_id, epoch: 0 }
     }
 
     /// How many records of each partition a fetch with these limits locks, or why it is refused.
@@ -73,10 +65,8 @@ impl Sharer {
             .with_max_bytes(max_bytes)
             .with_max_records(max_records)
             .with_topics(vec![topic]);
-        let mut body = BytesMut::new();
-        request.encode(&mut body, 1).unwrap();
         // Version 2 has the way of acquiring and whether locks are renewed behind six numbers.
-        let (_, body) = with_bytes_behind_names((true, body), 6 * 4, &[0, u8::from(is_renewal)]);
+        let (_, body) = with_bytes_behind_names(encoded(&request, 1), 6 * 4, &[0, u8::from(is_renewal)]);
         let reply = requests::ask_with::<m::ShareFetchRequest>(&mut self.stream, 2, 1, &body);
         if reply.error_code != NONE {
             return Err(reply.error_code);

@@ -47,12 +47,7 @@ impl Kit {
         let stream = connect(server.bootstrap());
         let mut kit =
             Kit { stream, server, topic: unique("topic"), id: unique("id"), group: unique("group") };
-        let topic = m::create_topics_request::CreatableTopic::default()
-            .with_name(name(kit.topic.clone()))
-            .with_num_partitions(3)
-            .with_replication_factor(1);
-        let request = m::CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
-        assert_eq!(kit.ask(5, &request).topics[0].error_code, NONE);
+        requests::create_topic(&mut kit.stream, &kit.topic, 3);
         for (key_type, key) in [(0, kit.group.clone()), (1, kit.id.clone())] {
             let request = m::FindCoordinatorRequest::default()
                 .with_key_type(key_type)

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{self as m, ApiKey, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable};
-use requests::{Known, TOPIC, connect, exchange, frame, request};
+use requests::{Known, TOPIC, connect, exchange, request};
 use server::Server;
 
 /// Options that make replies the same in every run.
@@ -81,22 +81,9 @@ fn every_api_and_version_answers_as_before() {
 
 /// Makes the topics that the requests are about.
 fn prepare(stream: &mut std::net::TcpStream) -> Known {
-    for topic in [TOPIC, "golden-grows"] {
-        let mut body = BytesMut::new();
-        let topic = m::create_topics_request::CreatableTopic::default()
-            .with_name(requests::name(topic))
-            .with_num_partitions(1)
-            .with_replication_factor(1);
-        m::CreateTopicsRequest::default().with_topics(vec![topic]).encode(&mut body, 4).unwrap();
-        exchange(stream, &frame(19, 4, 1, false, &body)).unwrap();
-    }
-    let mut body = BytesMut::new();
-    let topic = m::metadata_request::MetadataRequestTopic::default().with_name(Some(requests::name(TOPIC)));
-    m::MetadataRequest::default().with_topics(Some(vec![topic])).encode(&mut body, 12).unwrap();
-    let reply = exchange(stream, &frame(3, 12, 1, true, &body)).unwrap();
-    let mut reply = Bytes::from(reply);
-    ResponseHeader::decode(&mut reply, 1).unwrap();
-    Known { topic_id: m::MetadataResponse::decode(&mut reply, 12).unwrap().topics[0].topic_id }
+    let topic_id = requests::create_topic(stream, TOPIC, 1);
+    requests::create_topic(stream, "golden-grows", 1);
+    Known { topic_id }
 }
 
 fn golden_dir() -> PathBuf {

@@ -108,7 +108,7 @@ pub fn request(key: i16, version: i16, known: Known) -> BytesMut {
     frame(key, version, 7, flexible, &body)
 }
 
-fn encoded<R: Request>(request: &R, version: i16) -> (bool, BytesMut) {
+pub fn encoded<R: Request>(request: &R, version: i16) -> (bool, BytesMut) {
     let mut body = BytesMut::new();
     request.encode(&mut body, version).unwrap_or_else(|error| panic!("key {} v{version}: {error}", R::KEY));
     (R::header_version(version) >= 2, body)
@@ -631,9 +631,7 @@ pub fn ask<R: Request>(stream: &mut TcpStream, version: i16, request: &R) -> R::
 where
     R::Response: HeaderVersion,
 {
-    let mut body = BytesMut::new();
-    request.encode(&mut body, version).unwrap();
-    ask_with::<R>(stream, version, version, &body)
+    ask_with::<R>(stream, version, version, &encoded(request, version).1)
 }
 
 /// Asks with a body of its own version and decodes the answer, which has the form of `reply_version`.
@@ -670,15 +668,16 @@ pub fn connect(address: &str) -> TcpStream {
     stream
 }
 
-/// Creates [`TOPIC`] with one partition.
-pub fn create_topic(stream: &mut TcpStream) {
+/// Creates a topic; its id.
+pub fn create_topic(stream: &mut TcpStream, topic: &str, partitions: i32) -> Uuid {
     let topic = m::create_topics_request::CreatableTopic::default()
-        .with_name(name(TOPIC))
-        .with_num_partitions(1)
+        .with_name(name(topic))
+        .with_num_partitions(partitions)
         .with_replication_factor(1);
-    let mut body = BytesMut::new();
-    m::CreateTopicsRequest::default().with_topics(vec![topic]).encode(&mut body, 4).unwrap();
-    exchange(stream, &frame(19, 4, 1, false, &body)).expect("an open connection");
+    let request = m::CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
+    let created = &ask(stream, 7, &request).topics[0];
+    assert_eq!(created.error_code, 0);
+    created.topic_id
 }
 
 /// The body of a Produce, version 8, to one partition.
