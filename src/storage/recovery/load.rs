@@ -156,10 +156,13 @@ impl Recovery<'_> {
     }
 
     fn empty(&self, offset: Offset, mut epochs: Vec<EpochEntry>, is_new: bool) -> Recovered {
-        let epochs_unsaved = epochs.is_empty();
-        if epochs.is_empty() {
-            epochs.push(EpochEntry { epoch: 0, start_offset: offset });
-        }
+        let largest = epochs.last().map(|entry| entry.epoch);
+        let epochs_unsaved = match (largest, self.known.last_stop) {
+            (Some(_), LastStop::Clean) => false,
+            (largest, _) => {
+                leader_epoch_cache::assign(&mut epochs, largest.map_or(0, |epoch| epoch + 1), offset)
+            }
+        };
         Recovered {
             sealed: Vec::new(),
             active: RecoveredActive { base_offset: offset, size_bytes: 0, rebuilt: None },
