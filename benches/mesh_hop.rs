@@ -14,6 +14,7 @@ use logstreams::base::clock;
 use logstreams::runtime::executor::{Executor, ExecutorOptions, start};
 use logstreams::runtime::mesh::{MeshEnds, mesh};
 use logstreams::runtime::process;
+use logstreams::runtime::spin::Spin;
 use support::{Latencies, Series, Table, scaled};
 
 const SPINS: [Duration; 2] = [Duration::ZERO, Duration::from_micros(50)];
@@ -35,6 +36,7 @@ where
 {
     let cpus = process::allowed_cpus();
     let cpu = (cpus.len() > 1).then(|| cpus[shard % cpus.len()]); // each its own, if there are two
+    let spin = if spin.is_zero() { Spin::Never } else { Spin::For(spin) };
     start(ExecutorOptions { name: format!("hop-{shard}"), cpu, spin, blocking_threads: 2 }, main)
         .expect("an executor starts")
 }

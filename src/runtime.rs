@@ -18,6 +18,7 @@ pub mod mapped_file;
 pub mod mesh;
 pub mod process;
 pub mod receive_buffer;
+pub mod spin;
 pub mod tcp;
 pub mod timer;
 

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::redis;
 use crate::runtime::executor::{self, Executor, ExecutorOptions};
 use crate::runtime::process;
+use crate::runtime::spin::Spin;
 use crate::shard::{ShardOptions, shard_ends};
 use connections::ConnectionCounts;
 use data_dir::DataDir;
@@ -116,11 +117,16 @@ impl Running {
                 redis_clients: redis_clients.clone(),
                 redis_port,
             };
+            let spin = match u64::try_from(config.shard_spin_us) {
+                Ok(0) => Spin::Never,
+                Ok(us) => Spin::For(Duration::from_micros(us)),
+                Err(_) => Spin::WhileOneAsks,
+            };
             let options = ExecutorOptions {
                 name: format!("shard-{id}"),
                 // Pinned only when the shards are as many as the CPUs: otherwise the kernel knows better.
                 cpu: (shards == cpus.len() && shards > 1).then(|| cpus[id]),
-                spin: Duration::from_micros(config.shard_spin_us),
+                spin,
                 blocking_threads: config.blocking_threads,
             };
             let executor = executor::start(options, move || main.run()).map_err(ServerError::Executor)?;

@@ -23,6 +23,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
 use crate::base::clock;
+use crate::runtime::spin::{self, Spin};
 
 /// How long a task may run before [`yield_if_needed`] gives way.
 const SLICE: Duration = Duration::from_micros(500);
@@ -42,10 +43,6 @@ const SHARE_REST_MAX: Duration = Duration::from_millis(20);
 thread_local! {
     /// When the task that is being polled first asked whether it should give way.
     static SLICE_START: Cell<Option<Instant>> = const { Cell::new(None) };
-    /// Whether a task has been polled since the thread last wanted to sleep.
-    static WAS_BUSY: Cell<bool> = const { Cell::new(false) };
-    /// Until when the thread looks for work instead of sleeping.
-    static SPIN_UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
     /// Wakes the task that keeps the thread from sleeping.
     static SPINNER: RefCell<Option<Waker>> = const { RefCell::new(None) };
 }
@@ -57,8 +54,8 @@ pub struct ExecutorOptions {
     pub name: String,
     /// The CPU to pin to, if any.
     pub cpu: Option<usize>,
-    /// How long to spin before sleeping in the kernel; zero unless the core is ours alone.
-    pub spin: Duration,
+    /// Whether to spin before sleeping in the kernel.
+    pub spin: Spin,
     /// Most threads of the blocking pool; at least two, so that a sync never queues behind a slow read.
     pub blocking_threads: usize,
 }
@@ -115,14 +112,14 @@ where
 /// When the kernel refuses what an executor needs (descriptors).
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     let options =
-        ExecutorOptions { name: "block-on".to_owned(), cpu: None, spin: Duration::ZERO, blocking_threads: 2 };
+        ExecutorOptions { name: "block-on".to_owned(), cpu: None, spin: Spin::Never, blocking_threads: 2 };
     let runtime = build(&options, None).expect("an executor needs an epoll and an eventfd descriptor");
     run(&runtime, options.spin, future)
 }
 
-fn run<T>(runtime: &LocalRuntime, spin: Duration, main: impl Future<Output = T>) -> T {
+fn run<T>(runtime: &LocalRuntime, spin: Spin, main: impl Future<Output = T>) -> T {
     runtime.block_on(Sliced(async move {
-        if !spin.is_zero() {
+        if spin != Spin::Never {
             tokio::task::spawn_local(keep_waker_for_spinning());
         }
         main.await
@@ -156,7 +153,7 @@ fn build(options: &ExecutorOptions, unpinned: Option<CpuSet>) -> io::Result<Loca
             let _ = sched_setaffinity(None, &unpinned);
         });
     }
-    if !options.spin.is_zero() {
+    if options.spin != Spin::Never {
         let spin = options.spin;
         builder.on_thread_park(move || spin_instead_of_sleep(spin));
     }
@@ -165,12 +162,8 @@ fn build(options: &ExecutorOptions, unpinned: Option<CpuSet>) -> io::Result<Loca
 
 /// Called when nothing is ready. Waking a task makes the runtime look at the sockets without sleeping, and call this
 /// again if they have nothing.
-fn spin_instead_of_sleep(spin: Duration) {
-    let now = clock::monotonic();
-    if WAS_BUSY.replace(false) {
-        SPIN_UNTIL.set(now.checked_add(spin));
-    }
-    if SPIN_UNTIL.get().is_some_and(|until| now < until) {
+fn spin_instead_of_sleep(spin: Spin) {
+    if spin::looks_again(spin) {
         SPINNER.with_borrow(|spinner| spinner.as_ref().map(Waker::wake_by_ref));
     }
 }
@@ -191,7 +184,7 @@ impl<F: Future> Future for Sliced<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         SLICE_START.set(None);
-        WAS_BUSY.set(true);
+        spin::note_poll();
         // SAFETY: the field is pinned whenever `self` is: it is never moved out, and `Sliced` has no `Drop`.
         unsafe { self.map_unchecked_mut(|sliced| &mut sliced.0) }.poll(cx)
     }
@@ -370,6 +363,7 @@ mod tests {
 
     use super::{ExecutorOptions, TaskQueue, block_on, blocking, catch_panic, spawn, spawn_detached, start};
     use crate::base::clock;
+    use crate::runtime::spin::Spin;
     use crate::runtime::{sleep, yield_if_needed};
 
     fn burn(duration: Duration) {
@@ -394,9 +388,9 @@ mod tests {
     #[test]
     fn a_panic_of_the_main_future_is_told_at_join() {
         let options = |spin| ExecutorOptions { name: "x".to_owned(), cpu: None, spin, blocking_threads: 2 };
-        let ended = start(options(Duration::ZERO), || async { panic!("of main") }).unwrap().join();
+        let ended = start(options(Spin::Never), || async { panic!("of main") }).unwrap().join();
         assert_eq!(ended.unwrap_err(), "a shard ended abnormally: of main");
-        let spinning = start(options(Duration::from_millis(2)), || async {
+        let spinning = start(options(Spin::For(Duration::from_millis(2))), || async {
             sleep(Duration::from_millis(10)).await;
         });
         spinning.unwrap().join().unwrap();

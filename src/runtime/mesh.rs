@@ -92,10 +92,9 @@ impl<T: Send> MeshReceiver<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::mesh;
     use crate::runtime::executor::{ExecutorOptions, start};
+    use crate::runtime::spin::Spin;
 
     #[test]
     fn every_shard_hears_every_other_in_order() {
@@ -108,7 +107,7 @@ mod tests {
                 let options = ExecutorOptions {
                     name: format!("mesh-{shard}"),
                     cpu: None,
-                    spin: Duration::ZERO,
+                    spin: Spin::Never,
                     blocking_threads: 2,
                 };
                 start(options, move || async move {

@@ -18,6 +18,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::runtime::spin;
+
 /// Connections that the kernel holds for us until we accept.
 const LISTEN_BACKLOG: i32 = 1024;
 /// Buffers in one vectored write; the kernel takes at most 1,024.
@@ -163,6 +165,7 @@ impl Stream {
         let Some(count) = received else { return tried };
         // SAFETY: the kernel has initialised the first `count` bytes of the spare capacity.
         unsafe { buffer.advance_mut(count) };
+        spin::note_read(self.0.get_ref().as_raw_fd(), count);
         Ok(count)
     }
 
