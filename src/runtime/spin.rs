@@ -2,9 +2,9 @@
 //!
 //! Waking a sleeping CPU takes tens of microseconds on a virtual machine, more than a small request does. A client with
 //! one request in flight puts the shard to sleep after each, and itself, since the answer comes late. A thread that
-//! spins answers at once for the same CPU, as sleeping and waking cost what it spins; but one that spins in vain takes
-//! CPU from others. So [`Spin::WhileOneAsks`] spins only while one socket sends small requests and nobody else any, and
-//! goes on only while they come soon.
+//! spins answers at once; where waking is dear it takes no more CPU than sleeping and waking would, elsewhere a quarter
+//! more (PERF.md). One that spins in vain takes CPU from others. So [`Spin::WhileOneAsks`] spins only while one socket
+//! sends small requests and nobody else any, and goes on only while they come soon.
 //!
 //! The [`executor`](super::executor) tells when tasks run and asks before it sleeps; [`tcp`](super::tcp) tells what is
 //! read. All of it is of one thread.

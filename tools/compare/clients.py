@@ -15,6 +15,8 @@ MB = 1e6
 SLACK_SECONDS = 90
 # A refill of the ballast ends here, full or not.
 REFILL_SECONDS_MAX = 60
+# How much of what a failed client said is told.
+FAILURE_LINES_MAX = 20
 
 
 @dataclasses.dataclass
@@ -105,6 +107,11 @@ class Context:
     def delete(self, broker, topic):
         self.loadgen(broker, "produce", topic, 30, ["--messages", "1", "--delete-topic"])
 
+    def stamps(self):
+        """How to fill a topic whose messages are to be verified. Retries of a topic that is not ready yet overtake each
+        other without idempotence, so that their order would say nothing of the broker."""
+        return ["--verify", "--idempotent"] if self.verify else []
+
     def topic_configs(self):
         pairs = brokers.DURABILITY[self.durability]["topic"].items()
         return [argument for key, value in pairs for argument in ("--topic-config", f"{key}={value}")]
@@ -125,8 +132,8 @@ def run(line, seconds_max):
     done = subprocess.run(line, capture_output=True, text=True, timeout=seconds_max, stdin=subprocess.DEVNULL,
                           preexec_fn=brokers.die_with_parent)
     if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise RuntimeError(f"{os.path.basename(line[0])} failed: {said[-1] if said else done.returncode}")
+        said = (done.stderr or done.stdout).strip().splitlines()[-FAILURE_LINES_MAX:]
+        raise RuntimeError("\n".join([f"{os.path.basename(line[0])} failed with status {done.returncode}:", *said]))
     return done.stdout
 
 

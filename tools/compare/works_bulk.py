@@ -176,9 +176,8 @@ def warm_up(context, broker, seconds):
 
 
 def _fill(context, broker, topic):
-    stamps = ["--verify"] if context.verify else []
     context.loadgen(broker, "produce", topic, 120, [
-        *stamps,
+        *context.stamps(),
         "--partitions", str(CONSUME_PARTITIONS), "--bytes", str(context.consume_bytes), "--acks", "all",
         "--topic-config", f"segment.bytes={CONSUME_SEGMENT_BYTES}", *context.topic_configs()])
 

@@ -166,9 +166,8 @@ def start_killed(context, broker, _turn, log_bytes):
     fresh = context.fresh_broker[broker.name]()
     try:
         fresh.start()
-        stamps = ["--verify"] if context.verify else []
         context.loadgen(fresh, "produce", "cmp-killed", 300, [
-            *stamps,
+            *context.stamps(),
             "--partitions", "8", "--connections", "4", "--batch-bytes", "900KiB", "--bytes", str(log_bytes),
             "--acks", "all", *context.topic_configs()])
         fresh.kill()
