@@ -155,8 +155,8 @@ impl Asking {
             return;
         }
         self.trial_waits = self.trial_waits.saturating_sub(1);
-        if self.trial_waits > 0 {
-            return;
+        if self.trial_waits > 0 && self.mean_wait < TRY_BELOW {
+            return; // Above, it was only somebody who caught up.
         }
         if self.mean_wait < KEEP_BELOW {
             self.rest = REST_MIN;
@@ -233,5 +233,19 @@ mod tests {
         assert!(play(&mut asking, &mut now, &[5], |_| us(20)).0);
         let (spins, spun) = play(&mut asking, &mut now, &[5, 6, 7], |_| us(20));
         assert!(!spins && spun < 20, "{spun}");
+    }
+
+    #[test]
+    fn one_that_catches_up_and_is_paced_again_is_spun_for_once_or_twice() {
+        let (mut asking, mut now) = (Asking::default(), clock::monotonic());
+        let mut spun = 0;
+        for at in 0..1_000 {
+            let waited = if at < 10 { us(10) } else { us(900) };
+            spun += u32::from(asking.is_spinning);
+            now += waited;
+            asking.note(Reads::Small(5), waited, now);
+        }
+        // While it caught up, and until the mean is back: far less than a whole trial.
+        assert!(spun < 20, "{spun}");
     }
 }
