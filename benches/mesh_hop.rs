@@ -36,7 +36,7 @@ where
 {
     let cpus = process::allowed_cpus();
     let cpu = (cpus.len() > 1).then(|| cpus[shard % cpus.len()]); // each its own, if there are two
-    let spin = if spin.is_zero() { Spin::Never } else { Spin::For(spin) };
+    let spin = Spin::fixed(spin);
     start(ExecutorOptions { name: format!("hop-{shard}"), cpu, spin, blocking_threads: 2 }, main)
         .expect("an executor starts")
 }

@@ -117,11 +117,8 @@ impl Running {
                 redis_clients: redis_clients.clone(),
                 redis_port,
             };
-            let spin = match u64::try_from(config.shard_spin_us) {
-                Ok(0) => Spin::Never,
-                Ok(us) => Spin::For(Duration::from_micros(us)),
-                Err(_) => Spin::WhileOneAsks,
-            };
+            let spin = u64::try_from(config.shard_spin_us)
+                .map_or(Spin::WhileOneAsks, |us| Spin::fixed(Duration::from_micros(us)));
             let options = ExecutorOptions {
                 name: format!("shard-{id}"),
                 // Pinned only when the shards are as many as the CPUs: otherwise the kernel knows better.

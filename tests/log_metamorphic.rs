@@ -129,7 +129,7 @@ fn assert_alike(steps: &[Step]) {
 }
 
 #[test]
-fn a_log_that_nobody_writes_to_keeps_its_epoch() {
+fn a_log_that_nobody_writes_to_has_the_same_epoch_under_all_settings() {
     assert_alike(&[Step::Kill, Step::Restart, Step::Restart, Step::Kill, Step::Restart, Step::Kill]);
 }
 

@@ -42,6 +42,13 @@ pub enum Spin {
     WhileOneAsks,
 }
 
+impl Spin {
+    /// Always for so long; never, if that is no time.
+    pub fn fixed(limit: Duration) -> Self {
+        if limit.is_zero() { Spin::Never } else { Spin::For(limit) }
+    }
+}
+
 thread_local! {
     /// Whether a task has been polled since the thread last wanted to sleep.
     static IS_BUSY: Cell<bool> = const { Cell::new(true) };

@@ -3,7 +3,7 @@
 use super::super::checkpoint::LogCheckpoint;
 use super::super::error::StorageError;
 use super::super::file_names::SegmentFile;
-use super::{ActiveSegment, Log, LogState};
+use super::{Log, LogState};
 
 impl Log {
     /// Flushes, writes indexes, producers' snapshot and epochs, cuts off prepared room, and closes the files. The
@@ -41,23 +41,21 @@ impl LogState {
             None if rebuilt => Some(self.awake(&active).await?), // recovery's indexes are not in the files yet
             other => other,
         };
-        let Some(awake) = awake else { return self.persist_epochs_of_use(&active).await };
-        self.wait_written(self.log_end_offset.get()).await?;
-        let path = SegmentFile::Log.path(&self.dir, active.base_offset);
-        let trimmed = awake.appender.trim(active.size_bytes.get()).await;
-        trimmed.map_err(|error| StorageError::io("truncate", &path, error))?;
-        if active.base_offset == 0 && active.size_bytes.get() == 0 {
-            return self.persist_epochs_of_use(&active).await;
+        let is_empty = active.base_offset == 0 && active.size_bytes.get() == 0;
+        if let Some(awake) = awake {
+            self.wait_written(self.log_end_offset.get()).await?;
+            let path = SegmentFile::Log.path(&self.dir, active.base_offset);
+            let trimmed = awake.appender.trim(active.size_bytes.get()).await;
+            trimmed.map_err(|error| StorageError::io("truncate", &path, error))?;
+            if !is_empty {
+                self.flush_to(self.log_end_offset.get()).await?;
+                self.finish_segment(&active, &awake).await;
+                return Ok(());
+            }
         }
-        self.flush_to(self.log_end_offset.get()).await?;
-        self.finish_segment(&active, &awake).await;
-        Ok(())
-    }
-
-    /// Writes the epochs down, unless nothing was ever appended.
-    async fn persist_epochs_of_use(&self, active: &ActiveSegment) -> Result<(), StorageError> {
-        let is_untouched =
-            active.base_offset == 0 && active.size_bytes.get() == 0 && self.epochs.latest() == 0;
-        if is_untouched { Ok(()) } else { self.persist_epochs().await }
+        if is_empty && self.epochs.latest() == 0 {
+            return Ok(()); // nothing was ever appended, so nothing is worth writing down
+        }
+        self.persist_epochs().await
     }
 }

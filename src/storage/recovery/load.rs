@@ -156,13 +156,9 @@ impl Recovery<'_> {
     }
 
     fn empty(&self, offset: Offset, mut epochs: Vec<EpochEntry>, is_new: bool) -> Recovered {
-        let largest = epochs.last().map(|entry| entry.epoch);
-        let epochs_unsaved = match (largest, self.known.last_stop) {
-            (Some(_), LastStop::Clean) => false,
-            (largest, _) => {
-                leader_epoch_cache::assign(&mut epochs, largest.map_or(0, |epoch| epoch + 1), offset)
-            }
-        };
+        let largest = epochs.last().map_or(-1, |entry| entry.epoch);
+        let begins_epoch = epochs.is_empty() || self.known.last_stop == LastStop::Unclean;
+        let epochs_unsaved = begins_epoch && leader_epoch_cache::assign(&mut epochs, largest + 1, offset);
         Recovered {
             sealed: Vec::new(),
             active: RecoveredActive { base_offset: offset, size_bytes: 0, rebuilt: None },
