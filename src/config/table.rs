@@ -43,7 +43,7 @@ declare_entries! {
         shards: ShardCount as String, "shards", default "auto", bounds 0 => 1024;
         /// How long an idle shard looks for work before it sleeps; worth setting only on cores that nobody else uses. With
         /// -1 it does so for up to 200 us while one connection alone sends small requests and asks again at once.
-        shard_spin_us: i64 as Int, "shard.spin.us", default "0", bounds -1 => 100_000, unit Microseconds;
+        shard_spin_us: i64 as Int, "shard.spin.us", default "-1", bounds -1 => 100_000, unit Microseconds;
         /// How many threads at most carry out the blocking file calls of each shard; they start when there is work and
         /// end when there is none.
         blocking_threads: usize as Int, "blocking.threads", default "8", bounds 1 => 64;

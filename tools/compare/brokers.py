@@ -75,13 +75,18 @@ def make_sides(specs, work_dir, cpus, binary, logstreams_args, jars, durability)
         def make(kind=kind, name=name, options=options):
             settings = dict(option.split("=", 1) for option in options)
             if kind == "logstreams":
-                build = settings.pop("binary", binary)
-                arguments = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
+                build, arguments = build_and_arguments(settings, binary)
                 return LogStreams(name, work_dir, cpus, build, arguments + logstreams_args)
             return Kafka(name, work_dir, cpus, jars, durability, settings)
 
         sides[name] = make
     return sides
+
+
+def build_and_arguments(settings, binary):
+    """The binary of a LogStreams side, `binary` unless it names another, and the arguments that its other keys make."""
+    build = settings.pop("binary", binary)
+    return build, [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
 
 
 def die_with_parent():

@@ -79,7 +79,7 @@ def make_sides(specs, work_dir, cpus, binary):
     for index, spec in enumerate(specs):
         kind, *options = spec.split(":")
         if kind not in ("logstreams", "redis") or not all("=" in option for option in options):
-            raise ValueError(f"no side is called {spec}: use redis, or logstreams and then :KEY=VALUE")
+            raise ValueError(f"no side is called {spec}: use redis, or logstreams and then :KEY=VALUE or :binary=PATH")
         name = "LogStreams" if kind == "logstreams" else "Redis"
         name += f" ({', '.join(options)})" if options else ""
         if specs.count(spec) > 1:
@@ -88,7 +88,8 @@ def make_sides(specs, work_dir, cpus, binary):
         def make(kind=kind, name=name, options=options):
             if kind == "redis":
                 return RedisServer(name, work_dir, cpus)
-            return LogStreams(name, work_dir, cpus, binary, [word for option in options for word in ("-o", option)])
+            build, arguments = brokers.build_and_arguments(dict(option.split("=", 1) for option in options), binary)
+            return LogStreams(name, work_dir, cpus, build, arguments)
 
         sides[name] = make
     return sides
