@@ -146,7 +146,7 @@ impl Asking {
     /// `reads` came after a wait of `waited`.
     fn note(&mut self, reads: Reads, waited: Duration, now: Instant) {
         let socket = match reads {
-            Reads::None => return, // a timer or another thread
+            Reads::None => self.socket, // a timer or another thread, as when a sync is done: a wait that counts as well
             Reads::Small(socket) => Some(socket),
             Reads::Other => None,
         };
@@ -221,6 +221,20 @@ mod tests {
         // The rests grow: in a hundred seconds of such waits a dozen trials.
         let spun: u32 = (0..1_000).map(|_| play(&mut asking, &mut now, &[5], |_| us(100)).1).sum();
         assert!(spun < 25 * TRIAL_WAITS, "{spun}");
+    }
+
+    #[test]
+    fn one_whose_answers_wait_for_the_disk_is_not_spun_for_but_for_a_trial() {
+        let (mut asking, mut now) = (Asking::default(), clock::monotonic());
+        let mut spun = 0;
+        for at in 0..2_000 {
+            let (reads, waited) =
+                if at % 2 == 0 { (Reads::Small(5), us(40)) } else { (Reads::None, us(250)) };
+            spun += u32::from(asking.is_spinning);
+            now += waited;
+            asking.note(reads, waited, now);
+        }
+        assert!(!asking.is_spinning && spun <= 6 * TRIAL_WAITS, "{spun}");
     }
 
     #[test]
