@@ -121,7 +121,7 @@ impl Watch {
 /// Whether one socket asks, and how soon again.
 struct Asking {
     socket: Option<RawFd>,
-    /// Mean wait for the next request; [`WAIT_MAX`] counts where it came from another socket.
+    /// Mean wait for the next request or for what this one needs; [`WAIT_MAX`] counts where another socket asked.
     mean_wait: Duration,
     is_spinning: bool,
     trial_waits: u32,
