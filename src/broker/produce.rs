@@ -118,7 +118,8 @@ impl Broker {
     /// Hands every part to its partition, in order. The first parts of a transaction are shown to belong to it before.
     pub async fn produce(&self, request: ProduceRequest) -> Producing {
         let mut verified = match &request.transaction {
-            Some(transaction) => self.verify_produce(transaction, &request.partitions).await,
+            // In a box: few requests need its room.
+            Some(transaction) => Box::pin(self.verify_produce(transaction, &request.partitions)).await,
             None => Vec::new(),
         }
         .into_iter();

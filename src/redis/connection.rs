@@ -89,7 +89,7 @@ impl Connection {
     /// Carries out all whole commands that were read.
     async fn handle_read(&mut self) -> Next {
         let now_ms = clock::now_ms();
-        let mut writes = Writes::new(&self.client, now_ms);
+        let mut writes = Writes::shared(&self.client, now_ms);
         let mut taken = 0;
         let mut count = 0;
         let next = loop {
@@ -146,7 +146,7 @@ impl Connection {
 
     async fn finish_writes(&mut self, writes: &mut Writes) {
         if !writes.is_empty() {
-            writes.finish(&self.client, &mut self.out).await;
+            writes.finish(self.client.broker(), &mut self.out).await;
         }
     }
 

@@ -10,6 +10,7 @@ use super::command::CommandTable;
 use super::fan_out::FanOut;
 use super::link::Link;
 use super::resp;
+use super::writes::Rounds;
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::runtime;
@@ -27,6 +28,8 @@ pub struct Front {
     pub(super) clients: Arc<ClientTable>,
     /// The readers behind the subscriptions of this shard.
     pub(super) fan_out: Rc<FanOut>,
+    /// What its connections append together.
+    pub(super) rounds: Rc<Rounds>,
     /// What connections left over of their read buffers.
     pub(super) spare_rooms: Rc<SpareRooms>,
     /// The port of the door, for INFO.
@@ -79,6 +82,7 @@ impl Front {
             commands: CommandTable::new(),
             limits,
             clients,
+            rounds: Rc::default(),
             spare_rooms: Rc::default(),
             port,
             links: RefCell::default(),

@@ -1,92 +1,80 @@
-//! XADDs and PUBLISHes that follow on each other in one read: as few record batches as can be, and one append.
+//! XADDs and PUBLISHes that follow on each other in one read: added to the rounds of their partitions, answered together.
 //!
-//! Consecutive records of one partition share a batch. Each command has its own reply, in order. What needs more than a
-//! plain append (a topic to be made, an id of one's own, trimming) is not taken here.
+//! Each command has its own reply, in order. What needs more than a plain append (a topic to be made, an id of one's own,
+//! trimming) is not taken here.
 
-use bytes::BytesMut;
+mod round;
 
+use std::rc::Rc;
+
+use self::round::{Added, Appended, NewRecord, OpenedRound, Round, Spot};
 use super::client::Client;
 use super::entries::{KEY_FIELD, VALUE_FIELD};
 use super::entry_id::write_id;
 use super::error_reply::ErrorReply;
 use super::resp::{Args, Encoder};
-use super::stream_name::StreamName;
-use crate::base::murmur2;
-use crate::base::units::KIB;
-use crate::broker::{Acks, Broker, PartitionProduce, PartitionProduced, ProduceRequest, TopicImage};
-use crate::config::TopicConfig;
-use crate::model::{PartitionIndex, TopicName, TopicPartition};
-use crate::record::{BatchBuilder, Compression, Header};
+use crate::broker::Broker;
+use crate::record::{Header, Headers};
+use crate::runtime::local::Awaited;
+use crate::runtime::{spawn_detached, yield_to_ready};
 
-/// A batch takes no further record beyond this: whoever reads one entry reads its batch.
-const BATCH_BYTES_MAX: usize = 128 * KIB;
+pub(super) use self::round::Rounds;
+
 /// The bytes of a record's own fields, at most, and of a batch's header.
 const OVERHEAD_BYTES: usize = 128;
-/// What is gathered before it is appended, at most.
-const GATHERED_BYTES_MAX: usize = 1024 * KIB;
-/// The client waits for no other acknowledgement than ours.
-const NO_TIMEOUT_MS: i32 = i32::MAX;
+/// Rounds that one read adds to before it waits for them: they are searched for the one that a record went to.
+const JOINED_MAX: usize = 256;
 
-/// Records on their way to the log and the replies owed for them.
+/// Replies owed for records on their way to the log.
 pub(super) struct Writes {
+    rounds: Rc<Rounds>,
     client_id: u64,
     now_ms: i64,
-    batches: Vec<Batch>,
+    joined: Vec<Joined>,
+    /// Those of them that are ours to append.
+    opened: Vec<OpenedRound>,
     replies: Vec<Owed>,
-    gathered_bytes: usize,
-    /// Where the last key led.
-    last: Option<Located>,
 }
 
-struct Batch {
-    place: TopicPartition,
-    builder: BatchBuilder,
-    bytes_max: usize,
+/// A round that has records of ours.
+struct Joined {
+    round: Rc<Round>,
+    appended: Awaited<Appended>,
 }
 
 struct Owed {
-    batch: usize,
-    index: i64,
-    timestamp_ms: i64,
-    /// For PUBLISH: the reply is how many subscribers this has.
-    channel: Option<TopicName>,
-    /// Counted before the append: whoever subscribes later reads from behind it.
-    subscribers: usize,
+    /// Among those that were joined.
+    round: usize,
+    spot: Spot,
+    kind: OwedKind,
 }
 
-struct Located {
-    key: Vec<u8>,
-    topic: TopicName,
-    partition_count: usize,
-    /// The partition that the key names; none where record keys decide.
-    partition: Option<PartitionIndex>,
-    bytes_max: usize,
-}
-
-impl Located {
-    /// Where a record with this key goes: as Kafka's clients choose. Records without a key go where all of one client's
-    /// go, so that they stay in order.
-    fn partition_for(&self, record_key: Option<&[u8]>, client_id: u64) -> PartitionIndex {
-        self.partition.unwrap_or_else(|| {
-            let count = self.partition_count.max(1);
-            let chosen = match record_key {
-                Some(key) => murmur2::partition_of(key, count),
-                None => (client_id % count as u64) as usize,
-            };
-            PartitionIndex::try_from(chosen).unwrap_or(0)
-        })
-    }
+enum OwedKind {
+    /// The entry's id.
+    Entry { timestamp_ms: i64 },
+    /// How many subscribers the channel has. Counted before the append: whoever subscribes later reads from behind it.
+    Subscribers(usize),
 }
 
 impl Writes {
-    pub(super) fn new(client: &Client, now_ms: i64) -> Self {
+    /// Writes that share record batches with those of other connections.
+    pub(super) fn shared(client: &Client, now_ms: i64) -> Self {
+        Writes::to(client.front.rounds.clone(), client, now_ms)
+    }
+
+    /// Writes that have record batches of their own: what the log refuses of them is nobody else's.
+    pub(super) fn alone(client: &Client, now_ms: i64) -> Self {
+        Writes::to(Rc::default(), client, now_ms)
+    }
+
+    fn to(rounds: Rc<Rounds>, client: &Client, now_ms: i64) -> Self {
         Writes {
+            rounds,
             client_id: client.id(),
             now_ms,
-            batches: Vec::new(),
+            joined: Vec::new(),
+            opened: Vec::new(),
             replies: Vec::new(),
-            gathered_bytes: 0,
-            last: None,
         }
     }
 
@@ -94,9 +82,9 @@ impl Writes {
         self.replies.is_empty()
     }
 
-    /// Whether it is time to append.
+    /// Whether it is time to wait for the log.
     pub(super) fn is_full(&self) -> bool {
-        self.gathered_bytes >= GATHERED_BYTES_MAX
+        self.joined.len() >= JOINED_MAX || self.joined.iter().any(|joined| joined.round.is_full())
     }
 
     /// Takes the command in if it is a plain XADD or PUBLISH to a topic that is there.
@@ -104,161 +92,90 @@ impl Writes {
         let Some(name) = args.get(0) else { return false };
         if name.eq_ignore_ascii_case(b"XADD") {
             let is_plain = args.len() >= 5 && args.len() % 2 == 1 && args.get(2) == Some(b"*");
-            is_plain
-                && self.locate(client.broker(), args.get(1).unwrap_or_default())
-                && self.append_entry(self.now_ms, args, 3)
+            is_plain && self.add_entry(client.broker(), args.get(1).unwrap_or_default(), self.now_ms, args, 3)
         } else if name.eq_ignore_ascii_case(b"PUBLISH") || name.eq_ignore_ascii_case(b"SPUBLISH") {
-            args.len() == 3
-                && self.locate(client.broker(), args.get(1).unwrap_or_default())
-                && self.append_payload(args.get(2).unwrap_or_default())
+            args.len() == 3 && self.add_payload(client.broker(), args)
         } else {
             false
         }
     }
 
-    /// Appends one entry to the stream `key`: its fields are the arguments from `first_field` on, in pairs.
+    /// Adds one entry to the stream `key`: its fields are the arguments from `first_field` on, in pairs.
     pub(super) fn add_entry(
         &mut self,
         broker: &Broker,
         key: &[u8],
-        timestamp_ms: Option<i64>,
+        timestamp_ms: i64,
         args: &Args<'_>,
         first_field: usize,
     ) -> bool {
-        self.locate(broker, key) && self.append_entry(timestamp_ms.unwrap_or(self.now_ms), args, first_field)
-    }
-
-    /// Finds out where a key leads, unless the last one was the same.
-    fn locate(&mut self, broker: &Broker, key: &[u8]) -> bool {
-        if self.last.as_ref().is_some_and(|last| last.key == key) {
-            return true;
-        }
-        let Ok(name) = StreamName::parse(key) else { return false };
-        let image = broker.image();
-        let Some(topic) = image.topic(name.topic).filter(|topic| broker.is_ready(topic)) else {
-            return false;
-        };
-        if name.partition.is_some_and(|partition| topic.partition(partition).is_none()) {
-            return false;
-        }
-        self.last = Some(Located {
-            key: key.to_vec(),
-            topic: topic.name.clone(),
-            partition_count: topic.partitions.len(),
-            partition: name.partition,
-            bytes_max: bytes_max(broker, topic),
-        });
-        true
-    }
-
-    fn append_entry(&mut self, timestamp_ms: i64, args: &Args<'_>, first_field: usize) -> bool {
         let fields = Fields::of(args, first_field);
-        let size_bytes = args.from(first_field).map(|word| word.len() + 5).sum::<usize>() + OVERHEAD_BYTES;
-        let Some((batch, builder)) = self.batch(fields.key, size_bytes) else { return false };
-        let index = i64::from(builder.record_count());
-        if builder.append(timestamp_ms, fields.key, fields.value, fields.headers()).is_err() {
-            return false;
-        }
-        self.replies.push(Owed { batch, index, timestamp_ms, channel: None, subscribers: 0 });
-        self.gathered_bytes += size_bytes;
+        let bytes_max = args.from(first_field).map(|word| word.len() + 5).sum::<usize>() + OVERHEAD_BYTES;
+        let headers = fields.headers();
+        let record = NewRecord { timestamp_ms, key: fields.key, value: fields.value, headers, bytes_max };
+        let Some(added) = self.rounds.add(broker, self.client_id, key, record) else { return false };
+        self.owe(added, OwedKind::Entry { timestamp_ms });
         true
     }
 
-    fn append_payload(&mut self, payload: &[u8]) -> bool {
-        let timestamp_ms = self.now_ms;
-        let size_bytes = payload.len() + OVERHEAD_BYTES;
-        let Some((batch, builder)) = self.batch(None, size_bytes) else { return false };
-        let index = i64::from(builder.record_count());
-        if builder.append(timestamp_ms, None, Some(payload), std::iter::empty::<Header<'_>>()).is_err() {
-            return false;
-        }
-        let channel = Some(self.batches[batch].place.topic.clone());
-        self.replies.push(Owed { batch, index, timestamp_ms, channel, subscribers: 0 });
-        self.gathered_bytes += size_bytes;
+    /// Adds the payload of a PUBLISH.
+    fn add_payload(&mut self, broker: &Broker, args: &Args<'_>) -> bool {
+        let (channel, payload) = (args.get(1).unwrap_or_default(), args.get(2).unwrap_or_default());
+        let record = NewRecord {
+            timestamp_ms: self.now_ms,
+            key: None,
+            value: Some(payload),
+            headers: Headers::NONE,
+            bytes_max: payload.len() + OVERHEAD_BYTES,
+        };
+        let Some(added) = self.rounds.add(broker, self.client_id, channel, record) else { return false };
+        let count = match self.replies.last().map(|last| (&self.joined[last.round].round, &last.kind)) {
+            Some((round, OwedKind::Subscribers(count))) if Rc::ptr_eq(round, &added.round) => *count,
+            _ => broker.subscribers_of(added.round.topic()),
+        };
+        self.owe(added, OwedKind::Subscribers(count));
         true
     }
 
-    /// The batch that the next record of so many bytes goes to: the last one of its partition, unless that is full.
-    fn batch(&mut self, record_key: Option<&[u8]>, size_bytes: usize) -> Option<(usize, &mut BatchBuilder)> {
-        let last = self.last.as_ref()?;
-        let partition = last.partition_for(record_key, self.client_id);
-        let is_of = |batch: &Batch| batch.place.partition == partition && batch.place.topic == last.topic;
-        let newest = self.batches.iter().rposition(is_of).filter(|index| {
-            let batch = &self.batches[*index];
-            batch.builder.size_bytes() + size_bytes <= batch.bytes_max
+    fn owe(&mut self, added: Added, kind: OwedKind) {
+        let Added { round, spot, opened } = added;
+        self.opened.extend(opened);
+        let known = self.joined.iter().rposition(|joined| Rc::ptr_eq(&joined.round, &round));
+        let round = known.unwrap_or_else(|| {
+            let appended = round.appended();
+            self.joined.push(Joined { round, appended });
+            self.joined.len() - 1
         });
-        let index = newest.unwrap_or_else(|| {
-            let place = TopicPartition::new(last.topic.clone(), partition);
-            let builder = BatchBuilder::new(Compression::None);
-            self.batches.push(Batch { place, builder, bytes_max: last.bytes_max });
-            self.batches.len() - 1
-        });
-        Some((index, &mut self.batches[index].builder))
+        self.replies.push(Owed { round, spot, kind });
     }
 
-    /// Appends what was gathered and writes the replies.
-    pub(super) async fn finish(&mut self, client: &Client, out: &mut Encoder) {
-        if self.is_empty() {
-            return;
+    /// Appends what is ours to append, waits for the rest, and writes the replies.
+    pub(super) async fn finish(&mut self, broker: &Rc<Broker>, out: &mut Encoder) {
+        if let Some(last) = self.opened.pop() {
+            yield_to_ready().await; // they may have more for these rounds
+            for other in self.opened.drain(..) {
+                let broker = broker.clone();
+                spawn_detached(async move { other.append(&broker).await });
+            }
+            last.append(broker).await;
         }
-        let batches = std::mem::take(&mut self.batches);
-        let mut replies = std::mem::take(&mut self.replies);
-        self.gathered_bytes = 0;
-        count_subscribers(client.broker(), &mut replies);
-        let appended = append(client.broker(), batches).await;
-        for owed in &replies {
-            match appended
-                .get(owed.batch)
-                .map(|produced| (&produced.base_offset, produced.log_append_time_ms))
-            {
-                Some((Ok(_), _)) if owed.channel.is_some() => out.count(owed.subscribers),
-                Some((Ok(base_offset), stamped_ms)) => {
-                    let timestamp_ms = if stamped_ms >= 0 { stamped_ms } else { owed.timestamp_ms };
-                    write_id(out.as_mut_vec(), timestamp_ms, base_offset + owed.index);
+        let mut appended = Vec::with_capacity(self.joined.len());
+        for joined in self.joined.drain(..) {
+            appended.push(joined.appended.await);
+        }
+        for owed in self.replies.drain(..) {
+            let produced = appended[owed.round].as_ref().and_then(|appended| appended.get(owed.spot.batch));
+            match (produced.map(|produced| (&produced.base_offset, produced.log_append_time_ms)), owed.kind) {
+                (Some((Ok(_), _)), OwedKind::Subscribers(count)) => out.count(count),
+                (Some((Ok(base_offset), stamped_ms)), OwedKind::Entry { timestamp_ms }) => {
+                    let timestamp_ms = if stamped_ms >= 0 { stamped_ms } else { timestamp_ms };
+                    write_id(out.as_mut_vec(), timestamp_ms, base_offset + owed.spot.index);
                 }
-                Some((Err(error), _)) => out.error(&ErrorReply::from(error.clone()).0),
-                None => out.error("TRYAGAIN the append was given up"),
+                (Some((Err(error), _)), _) => out.error(&ErrorReply::from(error.clone()).0),
+                (None, _) => out.error("TRYAGAIN the append was given up"),
             }
         }
     }
-}
-
-/// Counts the subscribers that each owed reply tells of; those of consecutive ones to one channel once.
-fn count_subscribers(broker: &Broker, replies: &mut [Owed]) {
-    let mut last: Option<(&TopicName, usize)> = None;
-    for owed in replies {
-        let Some(channel) = &owed.channel else { continue };
-        owed.subscribers = match last {
-            Some((counted, count)) if counted == channel => count,
-            _ => broker.subscribers_of(channel),
-        };
-        last = Some((channel, owed.subscribers));
-    }
-}
-
-async fn append(broker: &Broker, batches: Vec<Batch>) -> Vec<PartitionProduced> {
-    let partitions = batches
-        .into_iter()
-        .map(|batch| {
-            let records: BytesMut = batch.builder.finish();
-            PartitionProduce { topic_partition: batch.place, records }
-        })
-        .collect();
-    let request =
-        ProduceRequest { acks: Acks::Leader, timeout_ms: NO_TIMEOUT_MS, transaction: None, partitions };
-    broker.produce(request).await.finish().await
-}
-
-/// How large a batch to the topic may be.
-fn bytes_max(broker: &Broker, topic: &TopicImage) -> usize {
-    let config = broker.config();
-    let limit = if topic.configs.is_empty() {
-        config.message_max_bytes
-    } else {
-        TopicConfig::resolve_internal(&config, &topic.configs)
-            .map_or(config.message_max_bytes, |topic| topic.max_message_bytes)
-    };
-    limit.min(BATCH_BYTES_MAX)
 }
 
 /// The fields of an entry as the parts of a record.

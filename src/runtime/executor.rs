@@ -18,7 +18,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use futures_lite::FutureExt;
+use pin_project_lite::pin_project;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
@@ -118,12 +118,13 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn run<T>(runtime: &LocalRuntime, spin: Spin, main: impl Future<Output = T>) -> T {
-    runtime.block_on(Sliced(async move {
+    let main = async move {
         if spin != Spin::Never {
             tokio::task::spawn_local(keep_waker_for_spinning());
         }
         main.await
-    }))
+    };
+    runtime.block_on(Sliced { future: main })
 }
 
 /// Pins the calling thread; the answer is where it could run before.
@@ -176,8 +177,13 @@ fn keep_waker_for_spinning() -> impl Future<Output = ()> {
     })
 }
 
-/// A future whose slice of the core begins anew with each poll.
-struct Sliced<F>(F);
+pin_project! {
+    /// A future whose slice of the core begins anew with each poll.
+    struct Sliced<F> {
+        #[pin]
+        future: F,
+    }
+}
 
 impl<F: Future> Future for Sliced<F> {
     type Output = F::Output;
@@ -185,8 +191,7 @@ impl<F: Future> Future for Sliced<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         SLICE_START.set(None);
         spin::note_poll();
-        // SAFETY: the field is pinned whenever `self` is: it is never moved out, and `Sliced` has no `Drop`.
-        unsafe { self.map_unchecked_mut(|sliced| &mut sliced.0) }.poll(cx)
+        self.project().future.poll(cx)
     }
 }
 
@@ -240,7 +245,7 @@ pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
     // A wake that comes before the task has one of its own is not lost: the task begins by looking again.
     let mut cx = Context::from_waker(Waker::noop());
     Task(match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut cx))) {
-        Ok(Poll::Pending) => TaskState::Running(tokio::task::spawn_local(Sliced(future))),
+        Ok(Poll::Pending) => TaskState::Running(tokio::task::spawn_local(Sliced { future })),
         Ok(Poll::Ready(value)) => TaskState::Done(Some(Ok(value))),
         Err(panic) => TaskState::Done(Some(Err(panic))),
     })
@@ -281,7 +286,7 @@ impl TaskQueue {
         let mut future = Box::pin(future);
         let share = self.0.clone();
         let mut rest = None;
-        tokio::task::spawn_local(Sliced(poll_fn(move |cx| {
+        let future = poll_fn(move |cx| {
             if rest.is_none() {
                 rest = share.rest(clock::monotonic()).map(|rest| Box::pin(tokio::time::sleep(rest)));
             }
@@ -293,7 +298,8 @@ impl TaskQueue {
             let polled = future.as_mut().poll(cx);
             share.pay(start, clock::monotonic().saturating_duration_since(start));
             polled
-        })));
+        });
+        tokio::task::spawn_local(Sliced { future });
     }
 }
 
@@ -343,8 +349,28 @@ pub async fn yield_to_ready() {
 ///
 /// # Errors
 /// The panic's message.
-pub async fn catch_panic<T>(future: impl Future<Output = T>) -> Result<T, String> {
-    AssertUnwindSafe(future).catch_unwind().await.map_err(|panic| panic_message(&*panic))
+pub fn catch_panic<T>(future: impl Future<Output = T>) -> impl Future<Output = Result<T, String>> {
+    CatchPanic { future }
+}
+
+pin_project! {
+    /// What [`catch_panic`] returns. No `async fn`: that would keep room for its argument beside the future that it awaits,
+    /// and a connection's is kilobytes large.
+    struct CatchPanic<F> {
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for CatchPanic<F> {
+    type Output = Result<F::Output, String>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match catch_unwind(AssertUnwindSafe(|| self.project().future.poll(cx))) {
+            Ok(polled) => polled.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic_message(&*panic))),
+        }
+    }
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {

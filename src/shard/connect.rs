@@ -73,6 +73,10 @@ impl Shard {
         if to == self.id {
             return Dispatched::Here(self.apply(request));
         }
+        Box::pin(self.send_request(to, request)).await // in a box: what is done here needs no room for it
+    }
+
+    async fn send_request(self: &Rc<Self>, to: ShardId, request: ShardRequest) -> Dispatched {
         let number = self.connections.next_call.get();
         self.connections.next_call.set(number + 1);
         let (answer, awaited) = oneshot();

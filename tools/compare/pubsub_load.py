@@ -3,12 +3,15 @@ server. Called by tools/compare/redis:
 
     pubsub_load.py PORT SUBSCRIBERS PAYLOAD_BYTES flood MESSAGES     as fast as it goes, 64 in the pipeline
     pubsub_load.py PORT SUBSCRIBERS PAYLOAD_BYTES pace RATE SECONDS [DEAF]
-                                        open loop: latency from the intended moment; beside DEAF more that never read
+                                        latency from sending to receiving; beside DEAF more that never read. The publisher
+                                        is a process of its own: who waits for its answer first, or is woken by it, sees a
+                                        message later or sooner than a subscriber does
 
 Prints JSON: what was published, the seconds until the last subscriber had the last message, latencies in microseconds.
 """
 
 import json
+import multiprocessing
 import os
 import resource
 import selectors
@@ -120,21 +123,29 @@ def subscribe_deaf(port, count, publisher):
     return deaf
 
 
+def publish_paced(publisher, payload_bytes, rate, count, listeners):
+    """Sends at its pace, whether or not it was answered; every message says when it was sent."""
+    begun_ns = time.monotonic_ns() + 50_000_000
+    for number in range(count):
+        time.sleep(max(0, begun_ns + int(number * 1e9 / rate) - time.monotonic_ns()) / 1e9)
+        stamp = str(time.monotonic_ns()).zfill(STAMP_BYTES)
+        publisher.sendall(redis_sides.encode("PUBLISH", CHANNEL, stamp.ljust(payload_bytes)))
+    expect(publisher, count, listeners)
+
+
 def pace(port, subscribers, payload_bytes, rate, seconds, deaf=0):
     publisher = connect(port)
     never_read = subscribe_deaf(port, deaf, publisher)
     listening = Subscribers(port, subscribers, payload_bytes)
     count = int(rate * seconds)
-    begun_ns = time.monotonic_ns() + 50_000_000
-    for number in range(count):
-        due_ns = begun_ns + int(number * 1e9 / rate)
-        while (wait_ns := due_ns - time.monotonic_ns()) > 0:
-            # Timers are late by up to a millisecond, so that the last ones are spent asking again and again.
-            listening.poll(max(0, wait_ns - 2_000_000) / 1e9, with_latency=True)
-        publisher.sendall(redis_sides.encode("PUBLISH", CHANNEL, str(due_ns).zfill(STAMP_BYTES).ljust(payload_bytes)))
-        expect(publisher, 1, subscribers + len(never_read))
-    while listening.messages() < count:
+    publishing = multiprocessing.get_context("fork").Process(
+        target=publish_paced, args=(publisher, payload_bytes, rate, count, subscribers + len(never_read)))
+    publishing.start()
+    while listening.messages() < count and not publishing.exitcode:
         listening.poll(1, with_latency=True)
+    publishing.join()
+    if publishing.exitcode:
+        raise SystemExit("the publisher failed")
     latencies = sorted(listening.latencies_ns)
 
     def quantile(share):

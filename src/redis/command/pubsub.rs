@@ -38,11 +38,11 @@ async fn publish(call: &mut Call<'_>) -> CommandResult {
     if name.partition.is_some() {
         name.partition_of(&topic)?;
     }
-    let mut writes = Writes::new(call.client, clock::now_ms());
+    let mut writes = Writes::shared(call.client, clock::now_ms());
     if !writes.add(call.client, &call.args) {
         return Err(ErrorReply::err("the message cannot be appended"));
     }
-    writes.finish(call.client, call.out).await;
+    writes.finish(call.client.broker(), call.out).await;
     Ok(Flow::Continue)
 }
 

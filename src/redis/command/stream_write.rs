@@ -108,11 +108,13 @@ pub(super) async fn xadd(call: &mut Call<'_>) -> CommandResult {
         Some(place) => wanted.check(&broker, place).await?,
         None => None,
     };
-    let mut writes = Writes::new(call.client, clock::now_ms());
+    let now_ms = clock::now_ms();
+    let mut writes = Writes::alone(call.client, now_ms);
+    let timestamp_ms = timestamp_ms.unwrap_or(now_ms);
     if !writes.add_entry(&broker, call.arg(1), timestamp_ms, &call.args, first_field) {
         return Err(ErrorReply::err("the entry cannot be appended"));
     }
-    writes.finish(call.client, call.out).await;
+    writes.finish(&broker, call.out).await;
     if let (Some(trim), Some(place)) = (trim, &place) {
         trim.apply(&broker, place).await?;
     }

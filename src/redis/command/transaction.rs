@@ -55,17 +55,17 @@ async fn exec(call: &mut Call<'_>) -> CommandResult {
     }
     let client = call.client;
     call.out.array(transaction.commands.len());
-    let mut writes = Writes::new(client, clock::now_ms());
+    let mut writes = Writes::alone(client, clock::now_ms());
     let mut flow = Flow::Continue;
     for owned in &transaction.commands {
         let args = owned.args();
         if writes.add(client, &args) {
             if writes.is_full() {
-                writes.finish(client, call.out).await;
+                writes.finish(client.broker(), call.out).await;
             }
             continue;
         }
-        writes.finish(client, call.out).await;
+        writes.finish(client.broker(), call.out).await;
         let reply_start = call.out.len();
         let Some(row) = args.get(0).and_then(|name| client.front.commands.find(name)) else { continue };
         let mut queued =
@@ -79,6 +79,6 @@ async fn exec(call: &mut Call<'_>) -> CommandResult {
             }
         }
     }
-    writes.finish(client, call.out).await;
+    writes.finish(client.broker(), call.out).await;
     Ok(flow)
 }
