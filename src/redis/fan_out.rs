@@ -11,10 +11,10 @@ mod acknowledge;
 mod subscription;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use ahash::AHashMap;
 use bytes::Bytes;
 use futures_lite::future;
 
@@ -45,7 +45,7 @@ type Positions = Vec<(PartitionIndex, Offset)>;
 pub(super) struct FanOut {
     broker: Rc<Broker>,
     push_buffer_bytes: u64,
-    tails: RefCell<HashMap<Source, Rc<Tail>>>,
+    tails: RefCell<AHashMap<Source, Rc<Tail>>>,
     paused: RefCell<Vec<Weak<Subscription>>>,
 }
 
@@ -185,7 +185,7 @@ impl FanOut {
             let read = decode(fetched, offset).await?;
             found_any |= read.next_offset > offset;
             if !subscription.is_ended() {
-                subscription.push(partition, offset, &read, &mut HashMap::new());
+                subscription.push(partition, offset, &read, &mut AHashMap::new());
             }
         }
         Ok(found_any)
@@ -267,7 +267,7 @@ impl FanOut {
             }
         }
         let members = tail.members.borrow().clone();
-        let mut pushes: HashMap<Rc<Form>, Bytes> = HashMap::new();
+        let mut pushes: AHashMap<Rc<Form>, Bytes> = AHashMap::new();
         for member in members {
             if !member.is_attached() {
                 continue;

@@ -5,10 +5,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use crate::runtime::local::Event;
 use crate::runtime::spawn_detached;
@@ -79,35 +80,73 @@ impl Link {
 
     /// Sends what is queued. Returns at once while another caller sends; that one sends this too.
     pub(super) async fn flush(&self) {
-        if self.is_flushing.replace(true) {
-            return;
-        }
-        while !self.is_closed.get() {
-            let mut chunks = self.take_chunks();
-            if chunks.is_empty() {
-                break;
-            }
-            let bytes: usize = chunks.iter().map(Bytes::len).sum();
-            if let Err(error) = self.stream.write_all(&mut chunks).await {
-                tracing::debug!(%error, "lost a connection");
-                self.close();
-                break;
-            }
-            self.sent_bytes.set(self.sent_bytes.get() + bytes as u64);
-            self.changed.notify();
-        }
-        self.is_flushing.set(false);
-        self.changed.notify();
-        if self.is_ending.get() {
-            self.close();
+        if !self.is_flushing.get() && self.send_now() {
+            self.send_rest().await;
         }
     }
 
     /// As [`Link::flush`], without waiting for a socket that is full.
     pub(super) fn flush_soon(self: &Rc<Self>) {
-        if !self.is_flushing.get() {
+        if !self.is_flushing.get() && self.send_now() {
             let link = self.clone();
-            spawn_detached(async move { link.flush().await });
+            spawn_detached(async move { link.send_rest().await });
+        }
+    }
+
+    /// Sends what is left to a socket that is full, whenever it has room again.
+    async fn send_rest(&self) {
+        self.is_flushing.set(true);
+        loop {
+            let mut chunks = self.take_chunks();
+            let bytes: usize = chunks.iter().map(Bytes::len).sum();
+            let written = self.stream.write_all(&mut chunks).await;
+            self.note_sent(written.map(|()| bytes));
+            if !self.send_now() {
+                break;
+            }
+        }
+        self.is_flushing.set(false);
+    }
+
+    /// Sends what the socket takes at once; whether something is left.
+    fn send_now(&self) -> bool {
+        loop {
+            let mut queue = self.queue.borrow_mut();
+            if queue.is_empty() {
+                break;
+            }
+            let written = self.stream.try_write(queue.make_contiguous());
+            if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                return true;
+            }
+            let mut left = *written.as_ref().unwrap_or(&0);
+            while let Some(chunk) = queue.front_mut().filter(|_| left > 0) {
+                let taken = left.min(chunk.len());
+                left -= taken;
+                chunk.advance(taken);
+                if chunk.is_empty() {
+                    queue.pop_front();
+                }
+            }
+            drop(queue);
+            self.note_sent(written);
+        }
+        if self.is_ending.get() {
+            self.close();
+        }
+        false
+    }
+
+    fn note_sent(&self, written: io::Result<usize>) {
+        match written {
+            Ok(bytes) => {
+                self.sent_bytes.set(self.sent_bytes.get() + bytes as u64);
+                self.changed.notify();
+            }
+            Err(error) => {
+                tracing::debug!(%error, "lost a connection");
+                self.close();
+            }
         }
     }
 

@@ -1,11 +1,11 @@
 //! One subscription to one topic: where it stands, and the form of its pushes.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use ahash::AHashMap;
 use bytes::Bytes;
 
 use super::acknowledge::{Acknowledging, Ending};
@@ -192,7 +192,7 @@ impl Subscription {
         partition: PartitionIndex,
         from: Offset,
         read: &Entries,
-        made: &mut HashMap<Rc<Form>, Bytes>,
+        made: &mut AHashMap<Rc<Form>, Bytes>,
     ) {
         let position = self.positions.borrow().iter().find(|(of, _)| *of == partition).map(|(_, at)| *at);
         let Some(position) = position.filter(|position| *position < read.next_offset) else { return };
