@@ -9,7 +9,7 @@ use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
 use crate::runtime::local::Event;
 use crate::runtime::spawn_detached;
@@ -119,14 +119,8 @@ impl Link {
             if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
                 return true;
             }
-            let mut left = *written.as_ref().unwrap_or(&0);
-            while let Some(chunk) = queue.front_mut().filter(|_| left > 0) {
-                let taken = left.min(chunk.len());
-                left -= taken;
-                chunk.advance(taken);
-                if chunk.is_empty() {
-                    queue.pop_front();
-                }
+            while queue.front().is_some_and(Bytes::is_empty) {
+                queue.pop_front();
             }
             drop(queue);
             self.note_sent(written);

@@ -82,9 +82,10 @@ impl Writes {
         self.replies.is_empty()
     }
 
-    /// Whether it is time to wait for the log.
+    /// Whether it is time to wait for the log. Of the rounds only the last one added to can have become full.
     pub(super) fn is_full(&self) -> bool {
-        self.joined.len() >= JOINED_MAX || self.joined.iter().any(|joined| joined.round.is_full())
+        let last = self.replies.last().map(|owed| &self.joined[owed.round].round);
+        self.joined.len() >= JOINED_MAX || last.is_some_and(|round| round.is_full())
     }
 
     /// Takes the command in if it is a plain XADD or PUBLISH to a topic that is there.

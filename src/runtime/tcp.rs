@@ -169,12 +169,14 @@ impl Stream {
         Ok(count)
     }
 
-    /// Writes of `chunks` what the kernel takes now; how many bytes.
+    /// Writes of `chunks` what the kernel takes now, and drops it from them; how many bytes.
     ///
     /// # Errors
     /// `WouldBlock` when the socket is full; otherwise the kernel's.
-    pub fn try_write(&self, chunks: &[Bytes]) -> io::Result<usize> {
-        send(self.0.get_ref(), chunks)
+    pub fn try_write(&self, chunks: &mut [Bytes]) -> io::Result<usize> {
+        let written = send(self.0.get_ref(), chunks)?;
+        advance(chunks, written);
+        Ok(written)
     }
 
     /// Writes all of `chunks` in order, many to a system call, waiting while the socket is full.
