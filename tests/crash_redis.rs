@@ -158,13 +158,15 @@ fn workers_and_servers_are_killed(shards: usize) {
     };
     let mut workers = [start(&server, "one"), start(&server, "two")];
     let mut seen: BTreeMap<usize, usize> = BTreeMap::new();
+    fn note(line: &str, seen: &mut BTreeMap<usize, usize>) {
+        if let ["entry", _, value] = *line.split('\t').collect::<Vec<_>>() {
+            *seen.entry(number_of(value)).or_default() += 1;
+        }
+    }
     let listen = |workers: &mut [Process; 2], seen: &mut BTreeMap<usize, usize>| {
         for worker in workers {
             while let Some(line) = worker.ready_line() {
-                let fields: Vec<&str> = line.split('\t').collect();
-                if fields[0] == "entry" {
-                    *seen.entry(number_of(fields[2])).or_default() += 1;
-                }
+                note(&line, seen);
             }
         }
     };
@@ -183,13 +185,14 @@ fn workers_and_servers_are_killed(shards: usize) {
         if round % 2 == 0 {
             workers[1].kill_dash_nine();
         }
-        // What a dead worker said before is said.
-        thread::sleep(Duration::from_millis(5));
-        listen(&mut workers, &mut seen);
         server.start_again();
-        workers[0] = start(&server, "one");
-        if round % 2 == 0 {
-            workers[1] = start(&server, "two");
+        let dead = if round.is_multiple_of(2) { 2 } else { 1 };
+        for (worker, name) in workers.iter_mut().zip(["one", "two"]).take(dead) {
+            // What it said before it died is said.
+            while let Some(line) = worker.next_line(Instant::now() + PATIENCE) {
+                note(&line, &mut seen);
+            }
+            *worker = start(&server, name);
         }
     }
     let acknowledged = writer.stop();
@@ -230,11 +233,14 @@ fn subscribers_or_servers_are_killed(shards: usize, victim: Victim) {
     let mut subscriber = start(&server);
     let mut writer = Writer::start(&server, "orders");
     let mut seen: BTreeMap<usize, usize> = BTreeMap::new();
+    fn note(line: &str, seen: &mut BTreeMap<usize, usize>) {
+        if let ["message", _, payload] = *line.split('\t').collect::<Vec<_>>() {
+            *seen.entry(number_of(payload)).or_default() += 1;
+        }
+    }
     fn listen(subscriber: &mut Process, seen: &mut BTreeMap<usize, usize>) {
         while let Some(line) = subscriber.ready_line() {
-            if let ["message", _, payload] = *line.split('\t').collect::<Vec<_>>() {
-                *seen.entry(number_of(payload)).or_default() += 1;
-            }
+            note(&line, seen);
         }
     }
     for round in 0..ROUNDS {
@@ -248,8 +254,9 @@ fn subscribers_or_servers_are_killed(shards: usize, victim: Victim) {
         thread::sleep(Duration::from_millis(mixed(round) % 60));
         if victim == Victim::Both {
             subscriber.kill_dash_nine();
-            thread::sleep(Duration::from_millis(5));
-            listen(&mut subscriber, &mut seen);
+            while let Some(line) = subscriber.next_line(Instant::now() + PATIENCE) {
+                note(&line, &mut seen);
+            }
         }
         server.kill_dash_nine();
         server.start_again();

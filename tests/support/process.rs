@@ -75,6 +75,7 @@ impl Process {
         self.stdin = None;
     }
 
+    /// What the child said before is still to be read.
     pub fn kill_dash_nine(&mut self) {
         // The child may have ended by itself; then there is nobody to kill.
         let _ = self.child.kill();

@@ -444,6 +444,10 @@ func (p program) work(stream, group, consumer string) {
 			found, err = r.XReadGroup(ctx, &redis.XReadGroupArgs{
 				Group: group, Consumer: consumer, Streams: []string{stream, start}, Count: 100, Block: 200 * time.Millisecond,
 			}).Result()
+			if err != nil && !errors.Is(err, redis.Nil) {
+				// The server may have given us entries that died on the way: they are in our history.
+				start = "0"
+			}
 			return err
 		})
 		var ids []string
