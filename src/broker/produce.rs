@@ -5,7 +5,7 @@
 
 use bytes::BytesMut;
 
-use super::router::Split;
+use super::router::{Split, next_of};
 use super::{Broker, BrokerError, ProduceTransaction};
 use crate::model::{Offset, ShardId, TopicPartition};
 use crate::partition::{Appended, PartitionError, Verified};
@@ -97,10 +97,6 @@ async fn answers_of(asked: Dispatched) -> Answers {
         ShardReply::Appended(answers) => answers.into_iter(),
         _ => Vec::new().into_iter(),
     }
-}
-
-fn next_of(answers: &mut Answers) -> Result<Appended, BrokerError> {
-    answers.next().map_or(Err(BrokerError::ShardUnavailable), |answer| Ok(answer?))
 }
 
 fn produced(answer: Result<Appended, BrokerError>) -> PartitionProduced {

@@ -22,6 +22,17 @@ impl Broker {
         request: impl Fn(Vec<(TopicPartition, Q)>) -> ShardRequest,
         answers: impl Fn(ShardReply) -> Option<Vec<Result<A, PartitionError>>>,
     ) -> Vec<Result<A, BrokerError>> {
+        // Most ask of one partition, which needs no sorting out.
+        if let [(only, _)] = &questions[..] {
+            let answer = match self.owner(only) {
+                Ok(owner) => {
+                    let reply = answers(self.shard.call(owner, request(questions)).await);
+                    next_of(&mut reply.into_iter().flatten())
+                }
+                Err(error) => Err(error),
+            };
+            return vec![answer];
+        }
         let mut split = Split::new(self.shards(), questions.len());
         for (index, (topic_partition, question)) in questions.into_iter().enumerate() {
             match self.owner(&topic_partition) {
@@ -39,8 +50,7 @@ impl Broker {
             let reply = answers(asked.answer().await);
             let mut replies = reply.into_iter().flatten();
             for index in indexes {
-                let answer = replies.next().map_or(Err(BrokerError::ShardUnavailable), |answer| Ok(answer?));
-                gathered[index] = Some(answer);
+                gathered[index] = Some(next_of(&mut replies));
             }
         }
         gathered.into_iter().map(|answer| answer.unwrap_or(Err(BrokerError::ShardUnavailable))).collect()
@@ -57,6 +67,13 @@ impl Broker {
         parts.sort_by_key(|(shard, _)| *shard == here);
         parts.into_iter()
     }
+}
+
+/// A shard's next answer; none if the shard has gone.
+pub(super) fn next_of<A>(
+    answers: &mut impl Iterator<Item = Result<A, PartitionError>>,
+) -> Result<A, BrokerError> {
+    answers.next().map_or(Err(BrokerError::ShardUnavailable), |answer| Ok(answer?))
 }
 
 /// Questions by owner, with the place of each in the request.

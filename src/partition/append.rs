@@ -190,6 +190,19 @@ impl Partition {
         Appended { base_offset, log_append_time_ms, log_start_offset: self.log.log_start_offset() }
     }
 
+    /// As [`Partition::acknowledge`], if there is nothing to wait for; whether there was nothing.
+    pub(super) fn acknowledge_now(&self, next_offset: Offset) -> bool {
+        let flush_messages = self.config.borrow().flush_messages;
+        let written_offset = self.log.written_offset();
+        let is_safe = flush_messages > 1
+            && written_offset >= next_offset
+            && next_offset - self.log.flushed_offset() < flush_messages;
+        if is_safe {
+            self.advance_high_watermark(written_offset);
+        }
+        is_safe
+    }
+
     /// Waits until everything before `next_offset` satisfies the flush policy, then lets readers see it.
     pub(super) async fn acknowledge(&self, next_offset: Offset) -> Result<(), PartitionError> {
         let flush_messages = self.config.borrow().flush_messages;

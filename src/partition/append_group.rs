@@ -13,7 +13,6 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use bytes::BytesMut;
-use futures_lite::future::poll_once;
 
 use super::{Appended, Partition, PartitionError};
 use crate::base::clock;
@@ -149,20 +148,20 @@ impl Partition {
                     held_back = Some((records, valid, origin, answer));
                     break;
                 }
-                None => self.judge(&mut group, records, &valid, origin, answer).await,
+                None => self.judge(&mut group, records, &valid, origin, answer),
             }
         }
         self.append_all(group).await;
         // A batch that does not follow from the group: the log's own state knows what it is, now that it has the group.
         if let Some((records, valid, origin, answer)) = held_back {
             let mut alone = Group::new(self.log.log_end_offset());
-            self.judge(&mut alone, records, &valid, origin, answer).await;
+            self.judge(&mut alone, records, &valid, origin, answer);
             self.append_all(alone).await;
         }
     }
 
     /// Adds a batch if the producer's state in the log allows it; answers it otherwise.
-    async fn judge(
+    fn judge(
         self: &Rc<Self>,
         group: &mut Group,
         records: BytesMut,
@@ -177,7 +176,7 @@ impl Partition {
         match known {
             Ok(None) => self.add_to(group, records, valid, answer),
             Ok(Some((appended, next_offset))) => {
-                self.answer_when_safe(vec![(answer, appended)], next_offset).await;
+                self.answer_when_safe(vec![(answer, appended)], next_offset);
             }
             Err(error) => answer.give(Err(error)),
         }
@@ -204,7 +203,7 @@ impl Partition {
         match self.log.append(batches, clock::now_ms()).await {
             Ok(_) => {
                 self.unseen_bytes.set(self.unseen_bytes.get() + size_bytes as u64);
-                self.answer_when_safe(answers, next_offset).await;
+                self.answer_when_safe(answers, next_offset);
             }
             Err(error) => {
                 let error = PartitionError::from(error);
@@ -217,17 +216,17 @@ impl Partition {
 
     /// Answers once everything before `next_offset` satisfies the flush policy: now if it does, else from a task, so
     /// that the next group is appended while this one waits for its sync.
-    async fn answer_when_safe(self: &Rc<Self>, answers: Vec<(AppendAnswer, Appended)>, next_offset: Offset) {
-        let partition = self.clone();
-        let mut answering = Box::pin(async move {
-            let safe = partition.acknowledge(next_offset).await;
+    fn answer_when_safe(self: &Rc<Self>, answers: Vec<(AppendAnswer, Appended)>, next_offset: Offset) {
+        let give = |safe: Result<(), PartitionError>, answers: Vec<(AppendAnswer, Appended)>| {
             for (answer, appended) in answers {
                 answer.give(safe.clone().map(|()| appended));
             }
-        });
-        if poll_once(&mut answering).await.is_none() {
-            runtime::spawn_detached(answering);
+        };
+        if self.acknowledge_now(next_offset) {
+            return give(Ok(()), answers);
         }
+        let partition = self.clone();
+        runtime::spawn_detached(async move { give(partition.acknowledge(next_offset).await, answers) });
     }
 }
 

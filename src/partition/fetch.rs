@@ -78,7 +78,7 @@ impl Partition {
         };
         let view = match self.log.try_read(&request) {
             Some(view) => view?,
-            None => self.log.read(&request).await?,
+            None => Box::pin(self.log.read(&request)).await?, // in a box: few reads need its room
         };
         if spec.isolation == IsolationLevel::ReadCommitted {
             let aborted = self.log.aborted_transactions(spec.offset, view.next_offset).await?;

@@ -227,12 +227,14 @@ pub(super) async fn decode(
     mut found: Entries,
     encode: Encode,
 ) -> Result<Entries, ErrorReply> {
-    let takes_long = fetched.chunks.iter().any(|chunk| {
-        Batches::new(chunk).filter_map(Result::ok).any(|batch| {
-            batch.bytes.len() > INLINE_DECOMPRESSION_BYTES_MAX
-                && batch.header.compression().is_ok_and(|codec| codec != Compression::None)
-        })
-    });
+    let may_take_long = fetched.size_bytes > INLINE_DECOMPRESSION_BYTES_MAX;
+    let takes_long = may_take_long
+        && fetched.chunks.iter().any(|chunk| {
+            Batches::new(chunk).filter_map(Result::ok).any(|batch| {
+                batch.bytes.len() > INLINE_DECOMPRESSION_BYTES_MAX
+                    && batch.header.compression().is_ok_and(|codec| codec != Compression::None)
+            })
+        });
     let decode = move || {
         decode_now(&fetched, wanted, &mut found, encode)?;
         Ok(found)

@@ -42,7 +42,7 @@ impl LogState {
         let mut active = self.active();
         let mut awake = self.awake(&active).await?;
         if self.must_roll(&active, &awake, size_bytes, batches, now_ms) {
-            self.roll(first, now_ms).await?;
+            Box::pin(self.roll(first, now_ms)).await?;
             active = self.active();
             awake = self.awake(&active).await?;
         }

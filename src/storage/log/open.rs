@@ -141,7 +141,7 @@ impl LogState {
         if let Some(awake) = active.awake.borrow().as_ref() {
             return Ok(awake.clone());
         }
-        let awake = Rc::new(self.wake(active).await?);
+        let awake = Rc::new(Box::pin(self.wake(active)).await?); // in a box: few appends and reads need its room
         self.has_woken(active, awake.clone());
         Ok(awake)
     }
