@@ -179,3 +179,20 @@ fn a_group_that_cannot_be_written_is_refused_as_a_whole_and_the_next_one_is_not(
         assert_eq!(base_offsets(&answers), [Some(1), Some(2), Some(3)]);
     });
 }
+
+#[test]
+fn an_append_is_answered_once_the_flush_policy_of_its_topic_is_satisfied() {
+    let policies = [(i64::MAX, [0, 0, 0, 0]), (3, [0, 0, 3, 3]), (1, [1, 2, 3, 4])];
+    for (flush_messages, flushed_offsets) in policies {
+        let dir = tempfile::tempdir().unwrap();
+        block_on(async {
+            let config = TopicConfig { flush_messages, ..TopicConfig::default() };
+            let partition = partition_of(dir.path(), LogOptions::default(), config).await;
+            for (end, flushed) in (1..).zip(flushed_offsets) {
+                assert!(partition.append(batch_of(None, 1), true, None).await.is_ok());
+                let found = (partition.high_watermark(), partition.log().flushed_offset());
+                assert_eq!(found, (end, flushed), "flush.messages={flush_messages}");
+            }
+        });
+    }
+}
