@@ -138,6 +138,52 @@ impl Writer {
     }
 }
 
+/// How often each number was seen.
+struct Seen {
+    /// The first word of a line that says so; the third is the number.
+    tag: &'static str,
+    times: BTreeMap<usize, usize>,
+}
+
+impl Seen {
+    fn of(tag: &'static str) -> Seen {
+        Seen { tag, times: BTreeMap::new() }
+    }
+
+    fn note(&mut self, line: &str) {
+        if let [tag, _, value] = *line.split('\t').collect::<Vec<_>>()
+            && tag == self.tag
+        {
+            *self.times.entry(number_of(value)).or_default() += 1;
+        }
+    }
+
+    fn listen(&mut self, process: &mut Process) {
+        while let Some(line) = process.ready_line() {
+            self.note(&line);
+        }
+    }
+
+    /// Takes in all that a dead process has said.
+    fn listen_to_the_end(&mut self, process: &mut Process) {
+        while let Some(line) = process.next_line(Instant::now() + PATIENCE) {
+            self.note(&line);
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.times.len()
+    }
+
+    fn has(&self, number: usize) -> bool {
+        self.times.contains_key(&number)
+    }
+
+    fn repeated(&self) -> usize {
+        self.times.values().filter(|&&times| times > 1).count()
+    }
+}
+
 fn number_of(hex: &str) -> usize {
     let digits: Vec<u8> = hex
         .as_bytes()
@@ -157,51 +203,35 @@ fn workers_and_servers_are_killed(shards: usize) {
         Library::GoRedis.start(server.redis(), 3, &["work", "jobs", "workers", name])
     };
     let mut workers = [start(&server, "one"), start(&server, "two")];
-    let mut seen: BTreeMap<usize, usize> = BTreeMap::new();
-    fn note(line: &str, seen: &mut BTreeMap<usize, usize>) {
-        if let ["entry", _, value] = *line.split('\t').collect::<Vec<_>>() {
-            *seen.entry(number_of(value)).or_default() += 1;
-        }
-    }
-    let listen = |workers: &mut [Process; 2], seen: &mut BTreeMap<usize, usize>| {
-        for worker in workers {
-            while let Some(line) = worker.ready_line() {
-                note(&line, seen);
-            }
-        }
-    };
+    let mut seen = Seen::of("entry");
     for round in 0..ROUNDS {
+        let both_die = round % 2 == 0;
         wait_for("entries that nobody has seen", || {
-            let before = seen.len();
+            let before = seen.count();
             thread::sleep(Duration::from_millis(10));
             writer.listen();
-            listen(&mut workers, &mut seen);
-            seen.len() > before
+            workers.iter_mut().for_each(|worker| seen.listen(worker));
+            seen.count() > before
         });
         thread::sleep(Duration::from_millis(mixed(round) % 60));
         workers[0].kill_dash_nine();
         thread::sleep(Duration::from_millis(mixed(round + 1000) % 20));
         server.kill_dash_nine();
-        if round % 2 == 0 {
+        if both_die {
             workers[1].kill_dash_nine();
         }
         server.start_again();
-        let dead = if round.is_multiple_of(2) { 2 } else { 1 };
-        for (worker, name) in workers.iter_mut().zip(["one", "two"]).take(dead) {
-            // What it said before it died is said.
-            while let Some(line) = worker.next_line(Instant::now() + PATIENCE) {
-                note(&line, &mut seen);
-            }
+        for (worker, name) in workers.iter_mut().zip(["one", "two"]).take(if both_die { 2 } else { 1 }) {
+            seen.listen_to_the_end(worker);
             *worker = start(&server, name);
         }
     }
     let acknowledged = writer.stop();
     wait_for("every acknowledged entry to be seen", || {
-        listen(&mut workers, &mut seen);
-        acknowledged.iter().all(|number| seen.contains_key(number))
+        workers.iter_mut().for_each(|worker| seen.listen(worker));
+        acknowledged.iter().all(|number| seen.has(*number))
     });
-    let repeated = seen.values().filter(|&&times| times > 1).count();
-    println!("{} entries, {repeated} of them seen more than once", acknowledged.len());
+    println!("{} entries, {} of them seen more than once", acknowledged.len(), seen.repeated());
     // Whatever was read is acknowledged in the end.
     wait_for("no entry to be pending", || {
         support::redis::redis_cli(server.redis(), &["XPENDING", "jobs", "workers"])[0] == "0"
@@ -232,31 +262,19 @@ fn subscribers_or_servers_are_killed(shards: usize, victim: Victim) {
     };
     let mut subscriber = start(&server);
     let mut writer = Writer::start(&server, "orders");
-    let mut seen: BTreeMap<usize, usize> = BTreeMap::new();
-    fn note(line: &str, seen: &mut BTreeMap<usize, usize>) {
-        if let ["message", _, payload] = *line.split('\t').collect::<Vec<_>>() {
-            *seen.entry(number_of(payload)).or_default() += 1;
-        }
-    }
-    fn listen(subscriber: &mut Process, seen: &mut BTreeMap<usize, usize>) {
-        while let Some(line) = subscriber.ready_line() {
-            note(&line, seen);
-        }
-    }
+    let mut seen = Seen::of("message");
     for round in 0..ROUNDS {
         wait_for("a message that nobody has seen", || {
-            let before = seen.len();
+            let before = seen.count();
             thread::sleep(Duration::from_millis(10));
             writer.listen();
-            listen(&mut subscriber, &mut seen);
-            seen.len() > before
+            seen.listen(&mut subscriber);
+            seen.count() > before
         });
         thread::sleep(Duration::from_millis(mixed(round) % 60));
         if victim == Victim::Both {
             subscriber.kill_dash_nine();
-            while let Some(line) = subscriber.next_line(Instant::now() + PATIENCE) {
-                note(&line, &mut seen);
-            }
+            seen.listen_to_the_end(&mut subscriber);
         }
         server.kill_dash_nine();
         server.start_again();
@@ -267,12 +285,11 @@ fn subscribers_or_servers_are_killed(shards: usize, victim: Victim) {
     let acknowledged = writer.stop();
     let newest = *acknowledged.last().expect("entries");
     wait_for("the newest entry to be seen", || {
-        listen(&mut subscriber, &mut seen);
-        seen.contains_key(&newest)
+        seen.listen(&mut subscriber);
+        seen.has(newest)
     });
-    let lost: Vec<_> = acknowledged.iter().filter(|number| !seen.contains_key(number)).collect();
-    let repeated = seen.values().filter(|&&times| times > 1).count();
-    println!("{} entries, {repeated} of them seen more than once", acknowledged.len());
+    let lost: Vec<_> = acknowledged.iter().filter(|number| !seen.has(**number)).collect();
+    println!("{} entries, {} of them seen more than once", acknowledged.len(), seen.repeated());
     assert!(lost.is_empty(), "{} of {} messages are lost: {lost:?}", lost.len(), acknowledged.len());
     subscriber.close_stdin();
     subscriber.expect_success();
