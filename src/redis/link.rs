@@ -15,9 +15,6 @@ use crate::runtime::local::Event;
 use crate::runtime::spawn_detached;
 use crate::runtime::tcp::Stream;
 
-/// Bytes handed to the kernel at a time, so that progress on a slow socket is seen.
-const WRITE_BYTES_MAX: usize = 256 * 1024;
-
 /// A socket and its queue.
 pub(super) struct Link {
     stream: Rc<Stream>,
@@ -97,10 +94,9 @@ impl Link {
     async fn send_rest(&self) {
         self.is_flushing.set(true);
         loop {
-            let mut chunks = self.take_chunks();
-            let bytes: usize = chunks.iter().map(Bytes::len).sum();
-            let written = self.stream.write_all(&mut chunks).await;
-            self.note_sent(written.map(|()| bytes));
+            if let Err(error) = self.stream.wait_for_room().await {
+                self.lost(&error);
+            }
             if !self.send_now() {
                 break;
             }
@@ -137,27 +133,13 @@ impl Link {
                 self.sent_bytes.set(self.sent_bytes.get() + bytes as u64);
                 self.changed.notify();
             }
-            Err(error) => {
-                tracing::debug!(%error, "lost a connection");
-                self.close();
-            }
+            Err(error) => self.lost(&error),
         }
     }
 
-    fn take_chunks(&self) -> Vec<Bytes> {
-        let mut queue = self.queue.borrow_mut();
-        let mut bytes = 0;
-        let mut chunks = Vec::new();
-        while let Some(chunk) = queue.front_mut() {
-            let room = WRITE_BYTES_MAX - bytes;
-            if room == 0 {
-                break;
-            }
-            let taken = if chunk.len() > room { Some(chunk.split_to(room)) } else { queue.pop_front() };
-            bytes += taken.as_ref().map_or(0, Bytes::len);
-            chunks.extend(taken);
-        }
-        chunks
+    fn lost(&self, error: &io::Error) {
+        tracing::debug!(%error, "lost a connection");
+        self.close();
     }
 
     /// Waits while `condition` holds and the connection lives; looks again whenever something has left.

@@ -174,9 +174,17 @@ impl Stream {
     /// # Errors
     /// `WouldBlock` when the socket is full; otherwise the kernel's.
     pub fn try_write(&self, chunks: &mut [Bytes]) -> io::Result<usize> {
-        let written = send(self.0.get_ref(), chunks)?;
+        let written = self.0.try_io(Interest::WRITABLE, |socket| send(socket, chunks))?;
         advance(chunks, written);
         Ok(written)
+    }
+
+    /// Waits until a socket that was full has room again.
+    ///
+    /// # Errors
+    /// When the executor ends.
+    pub async fn wait_for_room(&self) -> io::Result<()> {
+        poll_fn(|cx| self.0.poll_write_ready(cx).map_ok(drop)).await
     }
 
     /// Writes all of `chunks` in order, many to a system call, waiting while the socket is full.
