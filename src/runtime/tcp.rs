@@ -169,7 +169,8 @@ impl Stream {
         Ok(count)
     }
 
-    /// Writes of `chunks` what the kernel takes now, and drops it from them; how many bytes.
+    /// Writes of `chunks` what the kernel takes now, and drops it from them; how many bytes. Asks the kernel only if it has
+    /// announced room since the socket was last full.
     ///
     /// # Errors
     /// `WouldBlock` when the socket is full; otherwise the kernel's.
