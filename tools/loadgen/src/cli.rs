@@ -13,6 +13,7 @@ use crate::compression::Compression;
 use crate::groups::{CommittedArgs, GroupsArgs};
 use crate::keys::Keys;
 use crate::payload::STAMP_BYTES;
+use crate::pubsub::PubsubArgs;
 use crate::scenario::RunArgs;
 
 const IDEMPOTENT_IN_FLIGHT_MAX: usize = 5;
@@ -33,6 +34,7 @@ pub enum Action {
     Run(RunArgs),
     Groups(GroupsArgs),
     Committed(CommittedArgs),
+    Pubsub(PubsubArgs),
     Bare(BareArgs),
     /// The other end of `bare`.
     #[command(hide = true)]

@@ -41,6 +41,11 @@ impl UnixOffset {
         self.0 + monotonic_ns
     }
 
+    /// The monotonic instant of Unix nanoseconds.
+    pub fn monotonic_ns(self, unix_ns: u64) -> u64 {
+        unix_ns.saturating_sub(self.0)
+    }
+
     /// Unix milliseconds of a monotonic instant: Kafka's record timestamp.
     pub fn unix_ms(self, monotonic_ns: u64) -> i64 {
         i64::try_from(self.unix_ns(monotonic_ns) / MILLISECOND_NS).unwrap_or(i64::MAX)

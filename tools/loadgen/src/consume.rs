@@ -284,7 +284,7 @@ impl Consumer {
             match payload::read(value, verify) {
                 Found::Stamp(stamp) if run_id.is_none_or(|run_id| run_id == stamp.run_id) => {
                     received += 1;
-                    let intended_ns = stamp.intended_unix_ns.saturating_sub(unix.unix_ns(0));
+                    let intended_ns = unix.monotonic_ns(stamp.intended_unix_ns);
                     if window.contains(intended_ns) {
                         let latency_ns = now_unix_ns.saturating_sub(stamp.intended_unix_ns);
                         turn.interval.consume.end_to_end.saturating_record(latency_ns);

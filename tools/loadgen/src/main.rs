@@ -18,7 +18,7 @@
 //!
 //! `cli` the options; `setup` from options to clients; `run` the main thread and `view` what it shows; `crew` the worker threads; `worker` their
 //! loop; `produce` and `consume` the clients, `source` and `keys` what producers send; `leader_links` and `link` their connections; below them bytes, time and numbers.
-//! Beside a run: `scenario`, several of them; `groups` and `member`, consumer groups without fetching; `bare` and `bare_server`, what a log server cannot do without; `compare`, `chart` and `svg`, pictures.
+//! Beside a run: `scenario`, several of them; `groups` and `member`, consumer groups without fetching; `pubsub` and `subscribers`, PUBLISH at the Redis protocol; `bare` and `bare_server`, what a log server cannot do without; `compare`, `chart` and `svg`, pictures.
 
 mod aborted;
 mod bare;
@@ -44,6 +44,7 @@ mod payload;
 mod process;
 mod produce;
 mod produce_frame;
+mod pubsub;
 mod report;
 mod run;
 mod scenario;
@@ -51,6 +52,7 @@ mod schedule;
 mod setup;
 mod source;
 mod stats;
+mod subscribers;
 mod svg;
 mod timeline;
 mod transaction;
@@ -100,6 +102,7 @@ fn try_main() -> Result<ExitCode> {
             show(&format!("answered after {:.1} ms\n", report.answered_after_ms), args.which.json.as_deref());
             write_json(&report, args.which.json.as_deref()).map(|()| ExitCode::SUCCESS)
         }
+        Action::Pubsub(args) => deliver(&pubsub::run(&args)?, args.json.as_deref()),
         Action::Bare(args) => deliver(&bare::run(&args)?, args.json.as_deref()),
         Action::BareServer(args) => bare_server::serve(&args).map(|()| ExitCode::SUCCESS),
         Action::Compare(args) => {
