@@ -116,7 +116,10 @@ impl Broker {
                 return fetched;
             }
             let missing_bytes = min_bytes - found_bytes;
-            let waited = self.wait_for_more(&request, &fetched, missing_bytes, wait_time(left)).await;
+            let seen = request.partitions.iter().zip(&fetched).map(|(partition, found)| {
+                (&partition.topic_partition, partition.offset.max(found.visible_end(request.isolation)))
+            });
+            let waited = self.wait_for_more(seen, request.isolation, missing_bytes, wait_time(left)).await;
             if waited == Waited::InVain && missing_bytes == 1 && !self.is_stopping() {
                 return fetched; // not one byte came, so another look would find the same
             }
@@ -158,19 +161,30 @@ impl Broker {
         fetched
     }
 
-    /// Resolves when one of the owners has more than was found, or when the time is up: then in vain.
-    async fn wait_for_more(
+    /// Resolves when one of the partitions has more for a reader who stands at its offset, or is not there, or after
+    /// `max_wait`.
+    pub async fn wait_for_records(
         &self,
-        request: &FetchRequest,
-        fetched: &[FetchedPartition],
+        positions: impl Iterator<Item = (&TopicPartition, Offset)>,
+        isolation: IsolationLevel,
+        max_wait: Duration,
+    ) {
+        self.wait_for_more(positions, isolation, 1, wait_time(max_wait)).await;
+    }
+
+    /// Resolves when one of the owners has more than was seen, or when the time is up: then in vain.
+    async fn wait_for_more<'a>(
+        &self,
+        seen: impl Iterator<Item = (&'a TopicPartition, Offset)>,
+        isolation: IsolationLevel,
         missing_bytes: i64,
         left: Duration,
     ) -> Waited {
         let mut positions: Vec<Vec<(TopicPartition, Offset)>> = vec![Vec::new(); self.shards()];
-        for (partition, found) in request.partitions.iter().zip(fetched) {
-            if let Ok(owner) = self.owner(&partition.topic_partition) {
-                let seen = partition.offset.max(found.visible_end(request.isolation));
-                positions[owner].push((partition.topic_partition.clone(), seen));
+        for (topic_partition, offset) in seen {
+            match self.owner(topic_partition) {
+                Ok(owner) => positions[owner].push((topic_partition.clone(), offset)),
+                Err(_) => return Waited::Woken, // the next read says what is wrong
             }
         }
         let waiting_on: Vec<ShardId> =
@@ -179,13 +193,7 @@ impl Broker {
         let missing_bytes = if waiting_on.len() == 1 { missing_bytes } else { 1 };
         let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
         let id = self.shard.wait_id();
-        let wait = |positions| ShardRequest::Wait {
-            id,
-            positions,
-            isolation: request.isolation,
-            missing_bytes,
-            timeout_ms,
-        };
+        let wait = |positions| ShardRequest::Wait { id, positions, isolation, missing_bytes, timeout_ms };
         let waits = waiting_on.into_iter().map(|shard| (shard, wait(std::mem::take(&mut positions[shard]))));
         self.wait_on_owners(id, waits.collect(), left).await
     }

@@ -90,9 +90,10 @@ impl Partition {
         Ok(read)
     }
 
-    /// Watches this partition for more than a reader at `offset` can see now; satisfied at once if there is more.
+    /// Watches this partition for more than a reader at `offset` can see now; satisfied at once if there is more, or if
+    /// a read would refuse the offset.
     pub fn watch(&self, offset: Offset, isolation: IsolationLevel, waiter: &Rc<FetchWaiter>) {
-        if offset < self.visible_end(isolation) {
+        if offset < self.visible_end(isolation) || offset > self.log.log_end_offset() {
             waiter.satisfy();
         } else {
             self.waiters.add(waiter);

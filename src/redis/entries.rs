@@ -21,6 +21,9 @@ pub(super) const KEY_FIELD: &[u8] = b"key";
 /// Field of the record's value.
 pub(super) const VALUE_FIELD: &[u8] = b"value";
 
+/// How far readers of this door see.
+pub(super) const ISOLATION: IsolationLevel = IsolationLevel::ReadCommitted;
+
 /// Compressed batches above this are read on the blocking pool: decompressing them takes longer than the hop.
 const INLINE_DECOMPRESSION_BYTES_MAX: usize = 16 * KIB;
 /// Bytes of log asked for at a time: few for a few entries, many for many.
@@ -142,15 +145,9 @@ pub(super) fn fetch_of(place: &TopicPartition, from: Offset, max_bytes: usize) -
     }
 }
 
-/// A fetch of partitions as this door reads them.
-pub(super) fn fetch_request(partitions: Vec<FetchPartition>, max_wait_ms: i32) -> FetchRequest {
-    FetchRequest {
-        max_wait_ms,
-        min_bytes: 1,
-        max_bytes: i32::MAX,
-        isolation: IsolationLevel::ReadCommitted,
-        partitions,
-    }
+/// A fetch of what is there of partitions, as this door reads them.
+pub(super) fn fetch_request(partitions: Vec<FetchPartition>) -> FetchRequest {
+    FetchRequest { max_wait_ms: 0, min_bytes: 1, max_bytes: i32::MAX, isolation: ISOLATION, partitions }
 }
 
 /// Bytes of log worth asking for when so many entries are wanted.
@@ -172,7 +169,7 @@ pub(super) async fn read(
     let mut found = Entries { next_offset: wanted.from, ..Entries::default() };
     while found.next_offset <= wanted.last && !found.is_full {
         let part = fetch_of(place, found.next_offset, read_bytes(wanted.count - found.len()));
-        let fetched = broker.fetch(fetch_request(vec![part], 0)).await.pop();
+        let fetched = broker.fetch(fetch_request(vec![part])).await.pop();
         let Some(fetched) = fetched else { break };
         match start_over(&fetched, found.next_offset)? {
             StartOver::At(offset) => {

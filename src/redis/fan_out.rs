@@ -32,7 +32,7 @@ use crate::runtime::{sleep, spawn_detached, yield_if_needed};
 /// Bytes read of the log at a time; a larger batch comes whole.
 const READ_BYTES: usize = 64 * KIB;
 /// How long a tail waits at a time; appends wake it at once.
-const WAIT_MS: i32 = 60_000;
+const WAIT: Duration = Duration::from_secs(60);
 /// How long a reader rests after the log could not be read.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -163,7 +163,7 @@ impl FanOut {
             }
             let place = TopicPartition::new(topic.clone(), partition);
             let part = entries::fetch_of(&place, offset, READ_BYTES);
-            let fetched = self.broker.fetch(entries::fetch_request(vec![part], 0)).await.pop();
+            let fetched = self.broker.fetch(entries::fetch_request(vec![part])).await.pop();
             let Some(fetched) = fetched else { continue };
             let offset = match entries::start_over(&fetched, offset)? {
                 StartOver::No => offset,
@@ -200,15 +200,17 @@ impl FanOut {
                 break;
             }
             let positions = tail.positions.borrow().clone();
-            let parts = positions
-                .iter()
-                .map(|(partition, offset)| {
-                    let place = TopicPartition::new(tail.source.0.clone(), *partition);
-                    entries::fetch_of(&place, *offset, READ_BYTES)
-                })
-                .collect();
-            let request = entries::fetch_request(parts, WAIT_MS);
-            let fetching = async { Some(self.broker.fetch(request).await) };
+            let place = |partition| TopicPartition::new(tail.source.0.clone(), partition);
+            let places: Vec<_> =
+                positions.iter().map(|(partition, offset)| (place(*partition), *offset)).collect();
+            let fetching = async {
+                // At the tail there is mostly nothing to read, so it begins by waiting.
+                let stands_at = places.iter().map(|(place, offset)| (place, *offset));
+                self.broker.wait_for_records(stands_at, entries::ISOLATION, WAIT).await;
+                let parts =
+                    places.iter().map(|(place, offset)| entries::fetch_of(place, *offset, READ_BYTES));
+                Some(self.broker.fetch(entries::fetch_request(parts.collect())).await)
+            };
             let changed = async {
                 future::or(left, self.broker.image_changed()).await;
                 None

@@ -276,7 +276,6 @@ pub(super) async fn wait_for_entries(broker: &Broker, places: Vec<(TopicPartitio
     if places.is_empty() {
         return sleep(left).await;
     }
-    let max_wait_ms = i32::try_from(left.as_millis()).unwrap_or(i32::MAX).max(1);
-    let parts = places.iter().map(|(place, from)| entries::fetch_of(place, *from, 1)).collect();
-    broker.fetch(entries::fetch_request(parts, max_wait_ms)).await;
+    let positions = places.iter().map(|(place, from)| (place, *from));
+    broker.wait_for_records(positions, entries::ISOLATION, left).await;
 }
