@@ -1,9 +1,9 @@
 //! `loadgen pubsub`: PUBLISH to many subscribers of a server that speaks the Redis protocol.
 //!
-//! One thread publishes to a channel, another has all of its subscribers (`subscribers`). A latency is from the intended
-//! send time of a message (open loop, `--rate`) or its send (closed loop) to its reading by a subscriber, so a message counts
-//! once for each of them. The publisher looks at its answers only when `--pipeline` of them are due: woken by each, it
-//! would take the processor from a subscriber.
+//! One thread publishes to a channel, another has all of its subscribers (`subscribers`). A message counts once for each of
+//! them. **End to end** is from its intended send time (open loop, `--rate`) to its reading by a subscriber, **service** from
+//! its actual send. Where they differ in an open loop, the publisher was late: not scheduled, or `--pipeline` answers were
+//! due. It looks at its answers only then: woken by each, it would take the processor from a subscriber.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -20,12 +20,12 @@ use serde::Serialize;
 use crate::cli::{parse_bytes, parse_duration};
 use crate::clock::{MILLISECOND_NS, SECOND_NS, UnixOffset, monotonic_ns, process_cpu_ns};
 use crate::control;
-use crate::payload::{self, STAMP_BYTES, Stamp};
+use crate::payload::{self, Stamp};
 use crate::process::{self, ProcessSample};
 use crate::report::{Broker, Cpu, Direction, Report};
 use crate::schedule::Schedule;
 use crate::stats::{Tally, Window};
-use crate::subscribers::{Published, Subscribers, encode, subscribe};
+use crate::subscribers::{Published, SENT_AT, Subscribers, encode, subscribe};
 
 /// What those who never read are sent before: more than sockets hold, less than Redis closes a client for.
 const DEAF_MESSAGES: usize = 100;
@@ -91,8 +91,9 @@ impl PubsubArgs {
             "--rate must be a number of messages a second, or 0"
         );
         ensure!(
-            self.message_bytes >= STAMP_BYTES as u64,
-            "--message-bytes must be at least {STAMP_BYTES}: messages tell when they were sent"
+            self.message_bytes >= SENT_AT.end as u64,
+            "--message-bytes must be at least {}: messages tell when they were sent",
+            SENT_AT.end
         );
         Ok(())
     }
@@ -131,9 +132,11 @@ impl Publisher {
         Self { stream, command, stamp_at, message_bytes, answer, unanswered: 0 }
     }
 
-    /// Adds a PUBLISH to `out`.
+    /// Adds a PUBLISH that is about to be sent to `out`.
     fn encode(&mut self, stamp: &Stamp, out: &mut Vec<u8>) -> Result<()> {
-        payload::stamp(&mut self.command[self.stamp_at..][..self.message_bytes], stamp)?;
+        let message = &mut self.command[self.stamp_at..][..self.message_bytes];
+        message[SENT_AT].copy_from_slice(&monotonic_ns().to_be_bytes());
+        payload::stamp(message, stamp)?;
         out.extend_from_slice(&self.command);
         self.unanswered += 1;
         Ok(())

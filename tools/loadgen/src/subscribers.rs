@@ -5,6 +5,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,13 +17,15 @@ use rustix::time::Timespec;
 
 use crate::clock::{MILLISECOND_NS, UnixOffset, monotonic_ns};
 use crate::control;
-use crate::payload::{self, Found};
+use crate::payload::{self, Found, STAMP_BYTES};
 use crate::stats::{Tally, Window};
 
 const EVENTS_PER_WAIT: usize = 256;
 /// The thread looks at least this often whether all has been published.
 const TURN_NS_MAX: u64 = 100 * MILLISECOND_NS;
 const READ_BYTES: usize = 256 << 10;
+/// Behind a message's stamp: when it was sent, on this process's monotonic clock in nanoseconds, big-endian.
+pub const SENT_AT: Range<usize> = STAMP_BYTES..STAMP_BYTES + 8;
 
 /// A command or a push as it travels: an array of bulk strings.
 pub fn encode(words: &[&[u8]]) -> Vec<u8> {
@@ -177,10 +180,80 @@ impl Subscribers {
             subscriber.next_sequence += 1;
             tally.count(&published.window, now_ns, 1, push.len() as u64);
             if published.window.contains(intended_ns) {
+                let sent_ns = u64::from_be_bytes(payload[SENT_AT].try_into().expect("8 bytes"));
+                tally.service.saturating_record(now_ns.saturating_sub(sent_ns));
                 tally.end_to_end.saturating_record(now_ns.saturating_sub(intended_ns));
             }
         }
         subscriber.partial = rest.to_vec();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+    use std::time::Duration;
+
+    use anyhow::Result;
+
+    use super::{Published, SENT_AT, Subscribers, encode};
+    use crate::clock::{SECOND_NS, UnixOffset};
+    use crate::payload::{self, Stamp};
+    use crate::stats::{Tally, Window};
+
+    const CHANNEL: &str = "news";
+    const RUN_ID: u32 = 7;
+
+    fn push(sequence: u64) -> Vec<u8> {
+        let mut message = [0; SENT_AT.end];
+        payload::stamp(&mut message, &Stamp { run_id: RUN_ID, producer: 0, sequence, intended_unix_ns: 1 })
+            .expect("long enough");
+        encode(&[b"message", CHANNEL.as_bytes(), &message])
+    }
+
+    /// What a subscriber makes of a server that sends these pieces and hangs up.
+    fn receive(pieces: Vec<Vec<u8>>, count: u64) -> Result<Tally> {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let address = listener.local_addr().expect("bound").to_string();
+        let server = thread::spawn(move || {
+            let (mut peer, _) = listener.accept().expect("connected");
+            peer.set_nodelay(true).expect("a socket");
+            let mut asked = vec![0; encode(&[b"SUBSCRIBE", CHANNEL.as_bytes()]).len()];
+            peer.read_exact(&mut asked).expect("asked");
+            peer.write_all(b"*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n").expect("open");
+            for piece in pieces {
+                thread::sleep(Duration::from_millis(10));
+                peer.write_all(&piece).expect("open");
+            }
+        });
+        let mut subscribers = Subscribers::new(&address, CHANNEL, 1, SENT_AT.end).expect("subscribed");
+        let window = Window { start_ns: 0, end_ns: u64::MAX };
+        let published = Published::new(RUN_ID, UnixOffset::take(), window, SECOND_NS);
+        published.end(count);
+        let outcome = subscribers.run(&published);
+        server.join().expect("served");
+        outcome
+    }
+
+    #[test]
+    fn messages_arrive_whole_however_the_bytes_are_cut() {
+        let bytes: Vec<u8> = (0..4).flat_map(push).collect();
+        let cuts = [0, 1, 70, 71, bytes.len() - 1, bytes.len()];
+        let pieces = cuts.windows(2).map(|cut| bytes[cut[0]..cut[1]].to_vec()).collect();
+        let tally = receive(pieces, 4).expect("all are there");
+        assert_eq!((tally.messages, tally.end_to_end.len(), tally.service.len()), (4, 4, 4));
+    }
+
+    #[test]
+    fn a_message_that_is_lost_doubled_or_damaged_ends_the_run() {
+        let mut damaged = push(1);
+        damaged[80] ^= 1;
+        for second in [push(2), push(0), damaged] {
+            let error = receive(vec![[push(0), second].concat()], 2).err().expect("refused");
+            assert!(error.to_string().contains("message 1 was due"), "{error}");
+        }
     }
 }
