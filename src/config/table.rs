@@ -224,7 +224,7 @@ declare_entries! {
         /// The largest answer to one fetch, whatever the client asks for.
         fetch_max_bytes: usize as Int, "fetch.max.bytes",
             default "57671680", bounds 1024 => INT_MAX, unit Bytes;
-        /// How many fetches may wait for data on one shard; further ones are answered at once with what there is.
+        /// How many fetches may wait on one shard for the append that wakes them; further ones look again every 25 ms.
         shard_fetch_waiters_max: usize as Int, "shard.fetch.waiters.max",
             default "100000", bounds 1 => INT_MAX;
         /// How many fetch sessions are remembered; clients beyond it send full requests.

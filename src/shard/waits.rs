@@ -9,7 +9,10 @@ use ahash::AHashMap;
 use super::Shard;
 use crate::model::{Offset, TopicPartition};
 use crate::partition::{FetchWaiter, IsolationLevel};
-use crate::runtime::timeout;
+use crate::runtime::{sleep, timeout};
+
+/// How long a reader rests that is one too many to be woken.
+const LOOK_AGAIN: Duration = Duration::from_millis(25);
 
 /// The waits under way, by the asker's name for them.
 #[derive(Default)]
@@ -57,14 +60,19 @@ impl Shard {
     }
 
     /// Waits until `waiter` is satisfied or the time is up, or it was cancelled; whether before the time was up.
-    /// Beyond `shard.fetch.waiters.max` nobody waits.
+    /// Beyond `shard.fetch.waiters.max` a wait is not noted and ends before long, so that its reader looks again.
     pub(super) async fn wait_for(&self, id: u64, waiter: &Rc<FetchWaiter>, timeout_ms: u64) -> bool {
-        if self.is_stopping() || self.waits.waiting.borrow().len() >= self.config().shard_fetch_waiters_max {
+        if self.is_stopping() {
             return true;
+        }
+        let left = Duration::from_millis(timeout_ms);
+        if self.waits.waiting.borrow().len() >= self.config().shard_fetch_waiters_max {
+            sleep(left.min(LOOK_AGAIN)).await;
+            return left > LOOK_AGAIN;
         }
         self.waits.waiting.borrow_mut().insert(id, waiter.clone());
         let _forget = Forget { waits: &self.waits, id };
-        timeout(Duration::from_millis(timeout_ms), waiter.wait()).await.is_some()
+        timeout(left, waiter.wait()).await.is_some()
     }
 }
 
