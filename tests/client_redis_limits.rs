@@ -180,6 +180,29 @@ fn what_a_log_cannot_do_is_a_clear_error() {
 
 /// A client that sends commands and never reads their answers.
 #[test]
+fn readers_beyond_those_that_may_wait_get_what_comes_and_keep_nobody_waiting() {
+    let options = Options { shards: 1, ..Options::default() };
+    let server = logstreams_with(options.set("num.partitions", "1").set("shard.fetch.waiters.max", "1"));
+    let mut writer = Connection::open(server.redis());
+    writer.call(&["XADD", "s", "*", "n", "0"]);
+    let mut readers: Vec<_> = (0..3).map(|_| Connection::open(server.redis())).collect();
+    for reader in &mut readers {
+        reader.send_raw(&encode(&["XREAD", "BLOCK", "0", "STREAMS", "s", "$"])).expect("open");
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while !writer.call(&["INFO", "clients"]).text().contains("blocked_clients:3\r\n") {
+        assert!(Instant::now() < deadline, "the readers do not wait");
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(writer.call(&["PING"]), Reply::Simple("PONG".to_owned()));
+    let id = writer.call(&["XADD", "s", "*", "n", "1"]).text();
+    for reader in &mut readers {
+        let read = reader.receive().expect("answered").to_string();
+        assert!(read.contains(&id), "{read} is not {id}");
+    }
+}
+
+#[test]
 fn a_client_that_does_not_read_its_replies_is_read_from_no_further() {
     let server = logstreams(2);
     let mut bystander = Connection::open(server.redis());
