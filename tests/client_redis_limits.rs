@@ -178,7 +178,7 @@ fn what_a_log_cannot_do_is_a_clear_error() {
     assert_eq!(connection.call(&["XLEN", "t"]), Reply::Integer(1));
 }
 
-/// A client that sends commands and never reads their answers.
+/// More wait than an append wakes (`shard.fetch.waiters.max`).
 #[test]
 fn readers_beyond_those_that_may_wait_get_what_comes_and_keep_nobody_waiting() {
     let options = Options { shards: 1, ..Options::default() };
@@ -202,6 +202,7 @@ fn readers_beyond_those_that_may_wait_get_what_comes_and_keep_nobody_waiting() {
     }
 }
 
+/// A client that sends commands and never reads their answers.
 #[test]
 fn a_client_that_does_not_read_its_replies_is_read_from_no_further() {
     let server = logstreams(2);
