@@ -3,7 +3,10 @@
 //! Everything inside a run is measured on CLOCK_MONOTONIC in nanoseconds. Payloads carry Unix time so that another
 //! process can read them; it is the monotonic clock plus an offset taken once per process, so it never steps during a run.
 
-use rustix::time::{ClockId, clock_gettime};
+use std::os::fd::AsFd;
+
+use anyhow::Result;
+use rustix::time::{ClockId, Itimerspec, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_settime};
 
 /// Nanoseconds per second.
 pub const SECOND_NS: u64 = 1_000_000_000;
@@ -23,6 +26,20 @@ pub fn process_cpu_ns() -> u64 {
 fn read_ns(id: ClockId) -> u64 {
     let time = clock_gettime(id);
     u64::try_from(time.tv_sec).unwrap_or(0) * SECOND_NS + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
+/// Has a timerfd on the monotonic clock expire once, at `instant_ns`.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn arm(timer: impl AsFd, instant_ns: u64) -> Result<()> {
+    let it_value = Timespec {
+        tv_sec: i64::try_from(instant_ns / SECOND_NS)?,
+        tv_nsec: i64::try_from(instant_ns % SECOND_NS)?,
+    };
+    let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
+    timerfd_settime(timer, TimerfdTimerFlags::ABSTIME, &once)?;
+    Ok(())
 }
 
 /// Turns monotonic into Unix nanoseconds by an offset taken once.

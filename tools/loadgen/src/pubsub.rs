@@ -7,18 +7,17 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-};
+use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
 use serde::Serialize;
 
 use crate::cli::{parse_bytes, parse_duration};
-use crate::clock::{MILLISECOND_NS, SECOND_NS, UnixOffset, monotonic_ns, process_cpu_ns};
+use crate::clock::{self, MILLISECOND_NS, UnixOffset, monotonic_ns, process_cpu_ns};
 use crate::control;
 use crate::payload::{self, Stamp};
 use crate::process::{self, ProcessSample};
@@ -191,13 +190,8 @@ impl Publisher {
 }
 
 /// Sleeps until an instant of the monotonic clock, without the slack of other ways to sleep.
-fn sleep_until(timer: &impl std::os::fd::AsFd, instant_ns: u64) -> Result<()> {
-    let it_value = Timespec {
-        tv_sec: i64::try_from(instant_ns / SECOND_NS)?,
-        tv_nsec: i64::try_from(instant_ns % SECOND_NS)?,
-    };
-    let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
-    timerfd_settime(timer, TimerfdTimerFlags::ABSTIME, &once)?;
+fn sleep_until(timer: &OwnedFd, instant_ns: u64) -> Result<()> {
+    clock::arm(timer, instant_ns)?;
     rustix::io::retry_on_intr(|| rustix::io::read(timer, &mut [0; 8]))?;
     Ok(())
 }

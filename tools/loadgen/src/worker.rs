@@ -18,11 +18,9 @@ use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
 use rustix::io::Errno;
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-};
+use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
 
-use crate::clock::{MILLISECOND_NS, SECOND_NS, monotonic_ns};
+use crate::clock::{self, MILLISECOND_NS, monotonic_ns};
 use crate::control::Control;
 use crate::link::{Link, OutFrame};
 use crate::stats::{Interval, SharedInterval};
@@ -301,12 +299,7 @@ impl<C: Client> Worker<C> {
         let target_ns = next.min(now_ns + TURN_NS_MAX);
         // An armed timer that is early enough stays: one needless turn costs less than a system call on each.
         if self.armed_ns <= now_ns || target_ns < self.armed_ns {
-            let expiry = Timespec {
-                tv_sec: i64::try_from(target_ns / SECOND_NS)?,
-                tv_nsec: i64::try_from(target_ns % SECOND_NS)?,
-            };
-            let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: expiry };
-            timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &once)?;
+            clock::arm(&self.timer, target_ns)?;
             self.armed_ns = target_ns;
         }
         events.clear();
