@@ -131,8 +131,11 @@ impl AppendCase {
         let (start, cpu) = (clock::monotonic(), support::cpu_seconds());
         while batches.len() > 0 {
             let asked = clock::monotonic();
-            let appends: Vec<_> =
-                batches.by_ref().take(AT_ONCE).map(|batch| partition.append(batch, true, None)).collect();
+            let appends: Vec<_> = batches
+                .by_ref()
+                .take(AT_ONCE)
+                .map(|batch| partition.append(batch, true, false, None))
+                .collect();
             for append in appends {
                 append.await.expect("appended");
                 self.latencies.push(asked.elapsed());
@@ -219,7 +222,7 @@ impl CommitCase {
                     let mut latencies = Vec::with_capacity(appends_each);
                     for _ in 0..appends_each {
                         let asked = clock::monotonic();
-                        partition.append(batch.clone(), true, None).await.expect("appended");
+                        partition.append(batch.clone(), true, false, None).await.expect("appended");
                         latencies.push(asked.elapsed());
                     }
                     latencies

@@ -25,4 +25,4 @@ pub mod timer;
 pub use executor::{
     block_on, blocking, catch_panic, spawn, spawn_detached, yield_if_needed, yield_now, yield_to_ready,
 };
-pub use timer::{sleep, timeout};
+pub use timer::{FOREVER, sleep, timeout};

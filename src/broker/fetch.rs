@@ -128,21 +128,25 @@ impl Broker {
 
     async fn read_once(&self, request: &FetchRequest) -> Vec<FetchedPartition> {
         let max_bytes = usize::try_from(request.max_bytes).unwrap_or(0).min(self.config().fetch_max_bytes);
-        let reads = request
-            .partitions
-            .iter()
-            .map(|partition| {
-                let spec = ReadSpec {
-                    offset: partition.offset,
-                    max_bytes: usize::try_from(partition.max_bytes).unwrap_or(0),
-                    // Whichever partition has something first may overstep the limits, so that no reader gets stuck.
-                    at_least_one: true,
-                    isolation: request.isolation,
-                    current_leader_epoch: partition.current_leader_epoch,
-                };
-                (partition.topic_partition.clone(), spec)
-            })
-            .collect();
+        let spec_of = |partition: &FetchPartition| ReadSpec {
+            offset: partition.offset,
+            max_bytes: usize::try_from(partition.max_bytes).unwrap_or(0).min(max_bytes),
+            // Whichever partition has something first may overstep the limits, so that no reader gets stuck.
+            at_least_one: true,
+            isolation: request.isolation,
+            current_leader_epoch: partition.current_leader_epoch,
+        };
+        // One partition of this shard, as a reader of the newest records mostly has, needs nobody to be asked.
+        if let [only] = &request.partitions[..]
+            && self.owner(&only.topic_partition).is_ok_and(|owner| owner == self.shard.id())
+        {
+            let read = self.shard.read(&only.topic_partition, &spec_of(only)).await;
+            return vec![
+                read.map_or_else(|error| FetchedPartition::refused(error.into()), FetchedPartition::read),
+            ];
+        }
+        let reads =
+            request.partitions.iter().map(|part| (part.topic_partition.clone(), spec_of(part))).collect();
         let answers = self
             .ask_owners(
                 reads,
@@ -180,6 +184,17 @@ impl Broker {
         missing_bytes: i64,
         left: Duration,
     ) -> Waited {
+        let seen: Vec<_> = seen.collect();
+        let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
+        let id = self.shard.wait_id();
+        let here = self.shard.id();
+        if seen.iter().all(|(place, _)| self.owner(place).is_ok_and(|owner| owner == here)) {
+            let seen = seen.into_iter();
+            return match self.shard.wait_for_bytes(id, seen, isolation, missing_bytes, timeout_ms).await {
+                true => Waited::Woken,
+                false => Waited::InVain,
+            };
+        }
         let mut positions: Vec<Vec<(TopicPartition, Offset)>> = vec![Vec::new(); self.shards()];
         for (topic_partition, offset) in seen {
             match self.owner(topic_partition) {
@@ -191,8 +206,6 @@ impl Broker {
             (0..self.shards()).filter(|shard| !positions[*shard].is_empty()).collect();
         // Several owners do not know of each other's bytes: any of them wakes us, and we read again.
         let missing_bytes = if waiting_on.len() == 1 { missing_bytes } else { 1 };
-        let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
-        let id = self.shard.wait_id();
         let wait = |positions| ShardRequest::Wait { id, positions, isolation, missing_bytes, timeout_ms };
         let waits = waiting_on.into_iter().map(|shard| (shard, wait(std::mem::take(&mut positions[shard]))));
         self.wait_on_owners(id, waits.collect(), left).await

@@ -148,6 +148,21 @@ impl Broker {
         Producing::Many { dispatched, gathered }
     }
 
+    /// Appends one batch, which has what many wanted appended and so need not wait for others, with acks=1.
+    pub async fn append_gathered(&self, part: PartitionProduce) -> PartitionProduced {
+        match self.place(part, None) {
+            Ok((owner, batch)) if owner == self.shard.id() => {
+                produced(self.shard.append(batch, false, true).await.map_err(BrokerError::from))
+            }
+            Ok((owner, batch)) => {
+                let append = ShardRequest::Append { batches: vec![batch], acks_all: false };
+                let asked = self.shard.dispatch(owner, append).await;
+                produced(next_of(&mut answers_of(asked).await))
+            }
+            Err(error) => produced(Err(error)),
+        }
+    }
+
     /// Where a partition's batch goes, with what the coordinator said of its transaction.
     fn place(
         &self,

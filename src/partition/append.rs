@@ -35,7 +35,8 @@ pub struct Appended {
 impl Partition {
     /// Appends a producer's batch; one of a transaction that is not open here needs the coordinator's word that it may.
     /// The place in line is taken by this call, so calls are carried out in their order, whether or not what it returns
-    /// is polled. Resolves when the topic's flush policy is satisfied.
+    /// is polled. Resolves when the topic's flush policy is satisfied. One that is not `is_gathered` lets all who are
+    /// ready take their places behind it before it is written with them.
     ///
     /// # Errors
     /// Nothing was appended, unless the error is `Storage` after a failed sync or a direct write: then the batch may be
@@ -44,9 +45,10 @@ impl Partition {
         self: &Rc<Self>,
         records: BytesMut,
         acks_all: bool,
+        is_gathered: bool,
         verified: Option<Verified>,
     ) -> impl Future<Output = Result<Appended, PartitionError>> + use<> {
-        self.queue_append(records, Origin::Producer { acks_all, verified })
+        self.queue_append(records, Origin::Producer { acks_all, verified }, is_gathered)
     }
 
     /// Appends a batch that this server made itself (state records, markers); its records need no checking, its producer
@@ -56,17 +58,18 @@ impl Partition {
         batch: BytesMut,
         verified: Option<Verified>,
     ) -> impl Future<Output = Result<Appended, PartitionError>> + use<> {
-        self.queue_append(batch, Origin::Server { verified })
+        self.queue_append(batch, Origin::Server { verified }, false)
     }
 
     fn queue_append(
         self: &Rc<Self>,
         records: BytesMut,
         origin: Origin,
+        is_gathered: bool,
     ) -> impl Future<Output = Result<Appended, PartitionError>> + use<> {
         let (answer, awaited) = oneshot();
         if self.appends.push(QueuedAppend { records, origin, answer }) {
-            runtime::spawn_detached(self.clone().append_queued());
+            runtime::spawn_detached(self.clone().append_queued(is_gathered));
         }
         async move {
             let gone = || Err(PartitionError::Storage("the append was given up".to_owned()));

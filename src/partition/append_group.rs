@@ -114,8 +114,10 @@ impl Group {
 
 impl Partition {
     /// Empties the queue; ends when it is empty.
-    pub(super) async fn append_queued(self: Rc<Self>) {
-        runtime::yield_to_ready().await; // they may have more for the first group
+    pub(super) async fn append_queued(self: Rc<Self>, is_gathered: bool) {
+        if !is_gathered {
+            runtime::yield_to_ready().await; // they may have more for the first group
+        }
         while !self.appends.is_done() {
             if let Err(panic) = runtime::catch_panic(self.append_group()).await {
                 // Its answers are dropped, which their waiters take for a failure.

@@ -15,10 +15,10 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use ahash::AHashMap;
-use bytes::Bytes;
 use futures_lite::future;
 
 pub(super) use acknowledge::Ending;
+use subscription::Pushes;
 pub(super) use subscription::{Form, Kind, Subscription};
 
 use super::entries::{self, Entries, StartOver, Wanted};
@@ -27,12 +27,12 @@ use crate::base::units::KIB;
 use crate::broker::{Broker, FetchedPartition};
 use crate::model::{Offset, PartitionIndex, TopicName, TopicPartition};
 use crate::runtime::local::Event;
-use crate::runtime::{sleep, spawn_detached, yield_if_needed};
+use crate::runtime::{FOREVER, sleep, spawn_detached, yield_if_needed};
 
 /// Bytes read of the log at a time; a larger batch comes whole.
 const READ_BYTES: usize = 64 * KIB;
-/// How long a tail waits at a time; appends wake it at once.
-const WAIT: Duration = Duration::from_secs(60);
+/// Members of a tail that are pushed to between two looks at whether to give way; a push is a system call or two.
+const PUSHES_PER_LOOK: usize = 8;
 /// How long a reader rests after the log could not be read.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -185,7 +185,7 @@ impl FanOut {
             let read = decode(fetched, offset).await?;
             found_any |= read.next_offset > offset;
             if !subscription.is_ended() {
-                subscription.push(partition, offset, &read, &mut AHashMap::new());
+                subscription.push(partition, offset, &read, &mut Pushes::default());
             }
         }
         Ok(found_any)
@@ -193,6 +193,8 @@ impl FanOut {
 
     /// Reads the newest records of one topic for all who stand at its end, as long as there is anybody.
     async fn read_tail(self: Rc<Self>, tail: Rc<Tail>) {
+        let place = |partition| TopicPartition::new(tail.source.0.clone(), partition);
+        let places: Vec<_> = tail.positions.borrow().iter().map(|(partition, _)| place(*partition)).collect();
         loop {
             let left = tail.left.wait();
             tail.members.borrow_mut().retain(|member| member.is_attached());
@@ -200,15 +202,11 @@ impl FanOut {
                 break;
             }
             let positions = tail.positions.borrow().clone();
-            let place = |partition| TopicPartition::new(tail.source.0.clone(), partition);
-            let places: Vec<_> =
-                positions.iter().map(|(partition, offset)| (place(*partition), *offset)).collect();
+            let stands_at = || places.iter().zip(positions.iter().map(|(_, offset)| *offset));
             let fetching = async {
                 // At the tail there is mostly nothing to read, so it begins by waiting.
-                let stands_at = places.iter().map(|(place, offset)| (place, *offset));
-                self.broker.wait_for_records(stands_at, entries::ISOLATION, WAIT).await;
-                let parts =
-                    places.iter().map(|(place, offset)| entries::fetch_of(place, *offset, READ_BYTES));
+                self.broker.wait_for_records(stands_at(), entries::ISOLATION, FOREVER).await;
+                let parts = stands_at().map(|(place, offset)| entries::fetch_of(place, offset, READ_BYTES));
                 Some(self.broker.fetch(entries::fetch_request(parts.collect())).await)
             };
             let changed = async {
@@ -225,8 +223,8 @@ impl FanOut {
                 break;
             }
             let mut is_readable = true;
-            for ((partition, offset), part) in positions.into_iter().zip(fetched) {
-                is_readable &= self.pass_on(&tail, partition, offset, part).await;
+            for ((partition, offset), part) in positions.iter().zip(fetched) {
+                is_readable &= self.pass_on(&tail, *partition, *offset, part).await;
             }
             if !is_readable {
                 break;
@@ -269,17 +267,16 @@ impl FanOut {
             }
         }
         let members = tail.members.borrow().clone();
-        let mut pushes: AHashMap<Rc<Form>, Bytes> = AHashMap::new();
-        for member in members {
-            if !member.is_attached() {
-                continue;
+        let mut pushes = Pushes::default();
+        for some in members.chunks(PUSHES_PER_LOOK) {
+            for member in some.iter().filter(|member| member.is_attached()) {
+                if member.unsent_bytes() < self.push_buffer_bytes {
+                    member.push(partition, offset, &read, &mut pushes);
+                } else {
+                    member.detach();
+                    tail.left.notify();
+                }
             }
-            if member.unsent_bytes() >= self.push_buffer_bytes {
-                member.detach();
-                tail.left.notify();
-                continue;
-            }
-            member.push(partition, offset, &read, &mut pushes);
             yield_if_needed().await;
         }
         true

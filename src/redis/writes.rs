@@ -164,6 +164,9 @@ impl Writes {
         for joined in self.joined.drain(..) {
             appended.push(joined.appended.await);
         }
+        if self.replies.iter().any(|owed| matches!(owed.kind, OwedKind::Subscribers(1..))) {
+            yield_to_ready().await; // who waits for a message gets it before its publisher gets the reply
+        }
         for owed in self.replies.drain(..) {
             let produced = appended[owed.round].as_ref().and_then(|appended| appended.get(owed.spot.batch));
             match (produced.map(|produced| (&produced.base_offset, produced.log_append_time_ms)), owed.kind) {

@@ -83,8 +83,17 @@ impl Event {
     /// Wakes all who wait now.
     pub fn notify(&self) {
         self.generation.set(self.generation.get().wrapping_add(1));
-        for waker in self.wakers.take() {
+        if self.wakers.borrow().is_empty() {
+            return;
+        }
+        let mut wakers = self.wakers.take();
+        for waker in wakers.drain(..) {
             waker.wake();
+        }
+        // The next who waits finds the room for it.
+        let mut waiting = self.wakers.borrow_mut();
+        if waiting.is_empty() {
+            *waiting = wakers;
         }
     }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::{PlacedBatch, Shard, ShardReply, ShardRequest};
 use crate::model::{LeaderEpoch, TopicPartition};
-use crate::partition::{Partition, PartitionError, PartitionRead, ReadSpec};
+use crate::partition::{Appended, Partition, PartitionError, PartitionRead, ReadSpec};
 
 type Working = Pin<Box<dyn Future<Output = ShardReply>>>;
 
@@ -21,7 +21,8 @@ impl Shard {
             }
             ShardRequest::Wait { id, positions, isolation, missing_bytes, timeout_ms } => {
                 Box::pin(async move {
-                    match shard.wait_for_bytes(id, &positions, isolation, missing_bytes, timeout_ms).await {
+                    let positions = positions.iter().map(|(place, offset)| (place, *offset));
+                    match shard.wait_for_bytes(id, positions, isolation, missing_bytes, timeout_ms).await {
                         true => ShardReply::Done,
                         false => ShardReply::WaitedInVain,
                     }
@@ -163,21 +164,29 @@ impl Shard {
         self.partition(topic_partition).ok_or(PartitionError::UnknownPartition)
     }
 
+    /// Takes a place in line at a partition of this shard now; see [`Partition::append`].
+    pub fn append(
+        &self,
+        (topic_partition, records, verified): PlacedBatch,
+        acks_all: bool,
+        is_gathered: bool,
+    ) -> impl Future<Output = Result<Appended, PartitionError>> + use<> {
+        let begun = self.partition(&topic_partition).map(|partition| {
+            self.flusher.touch(&topic_partition);
+            partition.append(records, acks_all, is_gathered, verified)
+        });
+        async move {
+            match begun {
+                Some(appending) => appending.await,
+                None => Err(PartitionError::UnknownPartition),
+            }
+        }
+    }
+
     /// Takes a place in line at each partition now; the appends then run one after the other for one partition and
     /// side by side for several.
     fn begin_appends(&self, mut batches: Vec<PlacedBatch>, acks_all: bool) -> Working {
-        let begin = |(topic_partition, records, verified): PlacedBatch| {
-            let begun = self.partition(&topic_partition).map(|partition| {
-                self.flusher.touch(&topic_partition);
-                partition.append(records, acks_all, verified)
-            });
-            async move {
-                match begun {
-                    Some(appending) => appending.await,
-                    None => Err(PartitionError::UnknownPartition),
-                }
-            }
-        };
+        let begin = |batch| self.append(batch, acks_all, false);
         // Most requests are of one batch, which needs no more than the one box.
         if batches.len() == 1
             && let Some(only) = batches.pop().map(begin)
@@ -186,6 +195,18 @@ impl Shard {
         }
         let begun = batches.into_iter().map(|batch| Box::pin(begin(batch)) as Pin<Box<_>>).collect();
         Box::pin(async move { ShardReply::Appended(join_all(begun).await) })
+    }
+
+    /// Reads a partition of this shard.
+    ///
+    /// # Errors
+    /// `UnknownPartition`, or as [`Partition::read`].
+    pub async fn read(
+        &self,
+        topic_partition: &TopicPartition,
+        spec: &ReadSpec,
+    ) -> Result<PartitionRead, PartitionError> {
+        self.known(topic_partition)?.read(spec).await
     }
 
     async fn read_all(
@@ -200,10 +221,7 @@ impl Shard {
             spec.max_bytes = spec.max_bytes.min(left_bytes);
             // Only the first batch of an answer may overstep its limits.
             spec.at_least_one &= !found_some;
-            let answer = match self.partition(&topic_partition) {
-                Some(partition) => partition.read(&spec).await,
-                None => Err(PartitionError::UnknownPartition),
-            };
+            let answer = self.read(&topic_partition, &spec).await;
             if let Ok(read) = &answer {
                 left_bytes = left_bytes.saturating_sub(read.size_bytes);
                 found_some |= read.size_bytes > 0;

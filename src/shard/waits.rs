@@ -41,10 +41,10 @@ impl Shard {
 
     /// Resolves when the partitions have more for a reader at these offsets, or the time is up, or it was cancelled;
     /// whether before the time was up.
-    pub(super) async fn wait_for_bytes(
+    pub async fn wait_for_bytes(
         &self,
         id: u64,
-        positions: &[(TopicPartition, Offset)],
+        positions: impl Iterator<Item = (&TopicPartition, Offset)>,
         isolation: IsolationLevel,
         missing_bytes: i64,
         timeout_ms: u64,
@@ -52,7 +52,7 @@ impl Shard {
         let waiter = FetchWaiter::new(missing_bytes);
         for (topic_partition, offset) in positions {
             match self.partition(topic_partition) {
-                Some(partition) => partition.watch(*offset, isolation, &waiter),
+                Some(partition) => partition.watch(offset, isolation, &waiter),
                 None => waiter.satisfy(), // it was deleted: the next read says so
             }
         }

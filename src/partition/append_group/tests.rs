@@ -46,7 +46,7 @@ async fn append_at_once(
     batches: Vec<BytesMut>,
 ) -> Vec<Result<Appended, PartitionError>> {
     let queued: Vec<_> =
-        batches.into_iter().map(|batch| spawn(partition.append(batch, true, None))).collect();
+        batches.into_iter().map(|batch| spawn(partition.append(batch, true, false, None))).collect();
     let mut answers = Vec::new();
     for answer in queued {
         answers.push(answer.await);
@@ -163,7 +163,7 @@ fn a_group_that_cannot_be_written_is_refused_as_a_whole_and_the_next_one_is_not(
     let dir = tempfile::tempdir().unwrap();
     block_on(async {
         let partition = partition(dir.path(), LogOptions::default()).await;
-        assert!(partition.append(batch_of(None, 1), true, None).await.is_ok());
+        assert!(partition.append(batch_of(None, 1), true, false, None).await.is_ok());
         let plan = fault::install(|operation, _, _| match operation {
             Operation::Write => Verdict::Fail(libc::ENOSPC),
             _ => Verdict::Pass,
@@ -189,10 +189,25 @@ fn an_append_is_answered_once_the_flush_policy_of_its_topic_is_satisfied() {
             let config = TopicConfig { flush_messages, ..TopicConfig::default() };
             let partition = partition_of(dir.path(), LogOptions::default(), config).await;
             for (end, flushed) in (1..).zip(flushed_offsets) {
-                assert!(partition.append(batch_of(None, 1), true, None).await.is_ok());
+                assert!(partition.append(batch_of(None, 1), true, false, None).await.is_ok());
                 let found = (partition.high_watermark(), partition.log().flushed_offset());
                 assert_eq!(found, (end, flushed), "flush.messages={flush_messages}");
             }
         });
     }
+}
+
+#[test]
+fn a_gathered_append_is_in_the_log_before_others_get_their_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    block_on(async {
+        let partition = partition(dir.path(), LogOptions::default()).await;
+        let gathered = partition.append(batch_of(None, 2), true, true, None);
+        assert_eq!(partition.high_watermark(), 2);
+        let other = partition.append(batch_of(None, 1), true, false, None);
+        let behind_it = partition.append(batch_of(None, 1), true, true, None);
+        assert_eq!(partition.log_end_offset(), 2, "one that gathers is in front of it");
+        let answers = [gathered.await, other.await, behind_it.await];
+        assert_eq!(base_offsets(&answers), [Some(0), Some(2), Some(3)]);
+    });
 }

@@ -72,6 +72,27 @@ impl Form {
     }
 }
 
+/// What was made of some entries so far, by form.
+#[derive(Default)]
+pub(super) struct Pushes {
+    /// Most subscriptions to a topic have the same form.
+    last: Option<(Rc<Form>, Bytes)>,
+    others: AHashMap<Rc<Form>, Bytes>,
+}
+
+impl Pushes {
+    fn of(&mut self, form: &Rc<Form>, read: &Entries, from: Offset) -> Bytes {
+        if let Some((last, pushes)) = &self.last
+            && last == form
+        {
+            return pushes.clone();
+        }
+        let pushes = self.others.get(form).cloned().unwrap_or_else(|| form.pushes(read, from));
+        self.others.extend(self.last.replace((form.clone(), pushes.clone())));
+        pushes
+    }
+}
+
 /// A subscription of one client to one topic.
 pub(in crate::redis) struct Subscription {
     link: Rc<Link>,
@@ -187,24 +208,15 @@ impl Subscription {
 
     /// Pushes the entries of `read`, which begin at `from`, as far as they are new to this subscription. Pushes of the
     /// same form are made once.
-    pub(super) fn push(
-        &self,
-        partition: PartitionIndex,
-        from: Offset,
-        read: &Entries,
-        made: &mut AHashMap<Rc<Form>, Bytes>,
-    ) {
+    pub(super) fn push(&self, partition: PartitionIndex, from: Offset, read: &Entries, made: &mut Pushes) {
         let position = self.positions.borrow().iter().find(|(of, _)| *of == partition).map(|(_, at)| *at);
         let Some(position) = position.filter(|position| *position < read.next_offset) else { return };
         self.set_position(partition, read.next_offset);
         if read.is_empty() {
             return;
         }
-        let bytes = if position <= from {
-            made.entry(self.form.clone()).or_insert_with(|| self.form.pushes(read, from)).clone()
-        } else {
-            self.form.pushes(read, position)
-        };
+        let bytes =
+            if position <= from { made.of(&self.form, read, from) } else { self.form.pushes(read, position) };
         let mark = self.link.queue(bytes);
         self.link.flush_soon();
         if let Some(acknowledging) = &self.acknowledging {
@@ -255,5 +267,30 @@ impl Subscription {
             positions.truncate(topic.partitions.len());
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redis::entries::EntryEnd;
+
+    #[test]
+    fn pushes_are_made_once_for_each_form_in_whatever_order_subscribers_come() {
+        let topic = TopicName::new("news").unwrap();
+        let kinds = [(Kind::Channel, "news"), (Kind::Pattern, "n*"), (Kind::ShardChannel, "news")];
+        // A form of its own for each subscriber, as with clients.
+        let form =
+            |(kind, name): (Kind, &str)| Rc::new(Form::new(kind, name.as_bytes(), &topic, Protocol::Resp2));
+        let payload = b"$2\r\nhi\r\n".to_vec();
+        let ends = vec![EntryEnd { offset: 7, timestamp_ms: 0, end: payload.len() }];
+        let read = Entries { bytes: payload, ends, next_offset: 8, is_full: false };
+        let mut pushes = Pushes::default();
+        let made = kinds.map(|kind| pushes.of(&form(kind), &read, 7));
+        assert_eq!(&made[1][..], b"*4\r\n$8\r\npmessage\r\n$2\r\nn*\r\n$4\r\nnews\r\n$2\r\nhi\r\n");
+        for index in [0, 0, 2, 1, 1, 0, 2] {
+            let again = pushes.of(&form(kinds[index]), &read, 7);
+            assert_eq!(again.as_ptr(), made[index].as_ptr(), "form {index}");
+        }
     }
 }

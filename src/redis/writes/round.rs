@@ -243,17 +243,29 @@ impl OpenedRound {
     /// Appends what was added and tells those who wait.
     pub(super) async fn append(self, broker: &Broker) {
         self.rounds.close(&self.round);
-        let batches = self.round.batches.take().into_iter().map(|batch| {
-            let records: BytesMut = batch.finish();
-            PartitionProduce { topic_partition: self.round.place.clone(), records }
-        });
-        let request = ProduceRequest {
-            acks: Acks::Leader,
-            timeout_ms: NO_TIMEOUT_MS,
-            transaction: None,
-            partitions: batches.collect(),
+        let mut batches: Vec<_> = self
+            .round
+            .batches
+            .take()
+            .into_iter()
+            .map(|batch| {
+                let records: BytesMut = batch.finish();
+                PartitionProduce { topic_partition: self.round.place.clone(), records }
+            })
+            .collect();
+        let appended: Appended = if batches.len() == 1
+            && let Some(only) = batches.pop()
+        {
+            Rc::new([broker.append_gathered(only).await])
+        } else {
+            let request = ProduceRequest {
+                acks: Acks::Leader,
+                timeout_ms: NO_TIMEOUT_MS,
+                transaction: None,
+                partitions: batches,
+            };
+            broker.produce(request).await.finish().await.into()
         };
-        let appended: Appended = broker.produce(request).await.finish().await.into();
         for answer in self.round.waiting.take() {
             answer.give(appended.clone());
         }
