@@ -155,6 +155,8 @@ func (c client) Transact(id, group, input, output string, count int) {
 	session := kit.Got(kgo.NewGroupTransactSession(
 		kgo.SeedBrokers(c.bootstrap),
 		kgo.Dialer(dialPatiently),
+		// A server that is killed under the first request of a connection looks like one that wants SASL.
+		kgo.AlwaysRetryEOF(),
 		kgo.TransactionalID(id),
 		kgo.ConsumerGroup(group),
 		kgo.ConsumeTopics(input),
